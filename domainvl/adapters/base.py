@@ -1,0 +1,99 @@
+"""An adapter: what is learned on top of a frozen backbone, and nothing else.
+
+Every hook defaults to the identity, so a method overrides only what it changes:
+
+    attach     makes the parameters (the backbone is known)
+    prime      sees the zero-shot class features (heads and caches start there)
+    words      edits text prompts before positions are added (CoOp)
+    edit       edits tokens in front of a block (VPT, MaPLe, MMRL)
+    readout    turns a finished state into features
+    logits     turns features into class scores; the key `image.logits` is what the model predicts with
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from domainvl.backbones.base import Backbone
+from domainvl.features import Features
+from domainvl.tokens import TokenState
+from domainvl.towers.base import Tower
+
+Side = Literal["image", "text"]
+SIDES: tuple[Side, Side] = ("image", "text")
+
+
+class Adapter(nn.Module, ABC):
+    """Base of all adapters."""
+
+    def attach(self, backbone: Backbone) -> None:
+        """Make the parameters for this backbone. Called once, with the backbone frozen already."""
+
+    def prime(self, classes: Tensor) -> None:
+        """Take the zero-shot class features, normalised, `[C, D]`. Called once, before weights are loaded."""
+
+    def first_block(self, side: Side, tower: Tower) -> int:
+        """The first block whose input this adapter changes; `tower.depth` when it changes none."""
+        return tower.depth
+
+    def words(self, state: TokenState) -> TokenState:
+        """Edit word embeddings."""
+        return state
+
+    def edit(self, side: Side, index: int, state: TokenState) -> TokenState:
+        """Edit the tokens that enter block `index`."""
+        return state
+
+    def readout(self, side: Side, tower: Tower, state: TokenState) -> Features:
+        """Features of a finished state."""
+        return {f"{side}.pooled": tower.project(tower.pool(state))}
+
+    def logits(self, features: Features, scale: Tensor) -> Features:
+        """Class scores from `image.pooled` `[B, D]` and `text.pooled` `[C, D]`."""
+        return {"image.logits": cosine_logits(features["image.pooled"], features["text.pooled"], scale)}
+
+    def only_known_classes(self) -> bool:
+        """Whether the adapter can score only the classes it was trained with (a probe, a cache)."""
+        return False
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Run the backbone as if the adapter were not there; methods that change its layers override this."""
+        yield
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is saved: everything that was learned, by name."""
+        return {name: tensor.detach() for name, tensor in self.state_dict().items()}
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave; missing or unknown names are errors."""
+        expected = set(self.tensors())
+        if expected != set(tensors):
+            missing, unknown = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
+            raise ValueError(
+                f"{type(self).__name__}: the saved adapter does not fit; missing {missing[:5]}, unknown {unknown[:5]}"
+            )
+        self.load_state_dict(tensors)
+
+
+def cosine_logits(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
+    """`scale * cos(image, text)` for `[B, D]` and `[C, D]`, `[B, C]`, in fp32."""
+    image = F.normalize(image.float(), dim=-1)
+    text = F.normalize(text.float(), dim=-1)
+    return scale * image @ text.T
+
+
+def require_token_editing(adapter: str, *towers: Tower) -> None:
+    """Raise for towers (CNNs) into whose blocks no token can be put."""
+    for tower in towers:
+        if not tower.token_editing:
+            raise TypeError(
+                f"{adapter} puts tokens between transformer blocks, which {type(tower).__name__} does not have; "
+                "use LinearProbe with this backbone, or a backbone with a ViT image tower"
+            )

@@ -1,0 +1,71 @@
+"""A pretrained vision-language model: two towers, a tokenizer, a preprocessing preset and a temperature."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from torch import Tensor, nn
+
+from domainvl.data.preset import Preset
+from domainvl.features import TextInputs
+from domainvl.towers.base import Tower
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Which model it is; stored with every adapter and compared when one is loaded.
+
+    Attributes:
+        kind: Name of the Backbone class.
+        name: Hub id, local folder name or `builtin:tiny`; never an absolute path.
+        revision: Commit of the Hub repository, if it is known.
+        weights: Twelve hex digits over the loaded weights, so that two models of one name are told apart.
+        preset: Digest of the preprocessing.
+    """
+
+    kind: str
+    name: str
+    revision: str | None
+    weights: str
+    preset: str
+
+    def as_dict(self) -> dict[str, str | None]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+class Backbone(nn.Module, ABC):
+    """Base of all backbones.
+
+    Attributes:
+        image: The image tower.
+        text: The text tower.
+        logit_scale: Log of the temperature, a scalar.
+        logit_bias: Bias of sigmoid models, or None.
+        preset: Preprocessing of images.
+    """
+
+    image: Tower
+    text: Tower
+    logit_scale: nn.Parameter
+    logit_bias: nn.Parameter | None
+    preset: Preset
+
+    @property
+    @abstractmethod
+    def library(self) -> nn.Module:
+        """The library's own model, whose submodules the towers call; PEFT adapters are injected here."""
+
+    @abstractmethod
+    def tokenize(self, texts: Sequence[str]) -> TextInputs:
+        """Texts to ids, cut after the longest text where that changes nothing."""
+
+    @abstractmethod
+    def spec(self) -> BackboneSpec:
+        """Which model this is."""
+
+    def scale(self) -> Tensor:
+        """The factor that cosines are multiplied with."""
+        return self.logit_scale.exp()

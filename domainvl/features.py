@@ -1,0 +1,77 @@
+"""The vocabulary that towers, adapters, objectives and tasks share.
+
+`Features` is a flat dict. A key reads `[role/]source[@view].stream`:
+
+    role    (nothing), frozen, ema, old      who made it: the adapted model, the untouched one, a teacher ...
+    source  image, text, or another modality
+    view    a second readout or a second view of the same thing: `image@rep.pooled` are MMRL's representation tokens
+    stream  pooled [B, D], tokens [B, L, D], mask [B, L], grid, logits [B, C]
+
+Pooled features are not normalised; whoever compares them does that. `Batch` holds what a DataModule yields, see
+`domainvl.data.module` for its keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+Features = dict[str, Tensor]
+Batch = Mapping[str, Any]
+
+ROLES = ("ema", "frozen", "old")
+STREAMS = ("grid", "logits", "mask", "pooled", "tokens")
+
+_KEY = re.compile(r"^(?:(?P<role>\w+)/)?(?P<source>\w+)(?:@(?P<view>\w+))?\.(?P<stream>\w+)$")
+
+
+@dataclass(frozen=True)
+class FeatureKey:
+    """A parsed key of `Features`."""
+
+    source: str
+    stream: str
+    role: str = ""
+    view: str = ""
+
+    @classmethod
+    def parse(cls, key: str) -> FeatureKey:
+        """Read a key; a malformed one raises ValueError that says how a key looks."""
+        found = _KEY.match(key)
+        if found is None:
+            raise ValueError(f"{key!r} is no feature key: it reads [role/]source[@view].stream, e.g. 'image.pooled'")
+        role, stream = found["role"] or "", found["stream"]
+        if role and role not in ROLES:
+            raise ValueError(f"feature key {key!r}: unknown role {role!r}, known are {', '.join(ROLES)}")
+        if stream not in STREAMS:
+            raise ValueError(f"feature key {key!r}: unknown stream {stream!r}, known are {', '.join(STREAMS)}")
+        return cls(found["source"], stream, role, found["view"] or "")
+
+    def __str__(self) -> str:
+        role = f"{self.role}/" if self.role else ""
+        view = f"@{self.view}" if self.view else ""
+        return f"{role}{self.source}{view}.{self.stream}"
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """Tokenised texts.
+
+    Attributes:
+        ids: Token ids, `[N, L]`; cut after the longest text where the tower allows it.
+        keep: True where an id is real, `[N, L]`; None when the model reads its padding too (SigLIP).
+    """
+
+    ids: Tensor
+    keep: Tensor | None = None
+
+    def to(self, device: Any) -> TextInputs:
+        """The same texts on another device."""
+        return TextInputs(self.ids.to(device), None if self.keep is None else self.keep.to(device))
+
+    def __len__(self) -> int:
+        return self.ids.shape[0]

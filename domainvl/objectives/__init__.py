@@ -1,0 +1,5 @@
+"""Losses: one file each."""
+
+from domainvl.objectives.base import Context, Objective
+
+__all__ = ["Context", "Objective"]

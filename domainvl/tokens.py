@@ -1,0 +1,155 @@
+"""The sequence between two transformer blocks.
+
+A tower turns its input into a `TokenState`, every block maps one state to the next, and adapters edit the state
+in between. Everything that depends on the length of the sequence (padding, the pooled position, named spans)
+moves with the tokens, so an adapter cannot forget to shift one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenState:
+    """Tokens on their way through a tower.
+
+    Attributes:
+        tokens: The sequence, `[B, L, D]`.
+        keep: True where a token is real, False where it is padding, `[B, L]`; None when nothing is padded.
+        causal: Whether a token may attend to later ones.
+        readout: Position that is pooled, one per row, `[B]`; None when the tower pools otherwise.
+        prefix: Number of leading special tokens (class token, registers, start of text). New tokens usually go
+            right behind them: `state.insert(new, at=state.prefix, name=...)`.
+        grid: Layout of the patch tokens, `(H, W)` or `(D, H, W)`.
+        spans: Inserted tokens by name.
+    """
+
+    tokens: Tensor
+    keep: Tensor | None = None
+    causal: bool = False
+    readout: Tensor | None = None
+    prefix: int = 0
+    grid: tuple[int, ...] | None = None
+    spans: Mapping[str, slice] = field(default_factory=dict)
+    _mask: Tensor | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def length(self) -> int:
+        """Number of tokens in a row, inserted ones included."""
+        return self.tokens.shape[1]
+
+    def step(self, tokens: Tensor) -> TokenState:
+        """The same sequence after a block: new values `[B, L, D]`, same layout."""
+        if tokens.shape[:2] != self.tokens.shape[:2]:
+            raise ValueError(
+                f"TokenState.step: a block turned {tuple(self.tokens.shape[:2])} tokens into "
+                f"{tuple(tokens.shape[:2])}; use insert() to change the length"
+            )
+        return replace(self, tokens=tokens)
+
+    def insert(self, new: Tensor, at: int, name: str) -> TokenState:
+        """Put `new` (`[K, D]` or `[B, K, D]`) in front of position `at` and remember it as `spans[name]`."""
+        if name in self.spans:
+            raise ValueError(f"TokenState.insert: a span named {name!r} is there already; use overwrite()")
+        if not 0 <= at <= self.length:
+            raise ValueError(f"TokenState.insert: position {at} is outside a sequence of {self.length} tokens")
+        new = self._batched(new)
+        count = new.shape[1]
+        tokens = torch.cat([self.tokens[:, :at], new, self.tokens[:, at:]], dim=1)
+        keep = self.keep
+        if keep is not None:
+            keep = torch.cat([keep[:, :at], keep.new_ones(keep.shape[0], count), keep[:, at:]], dim=1)
+        readout = self.readout
+        if readout is not None:
+            readout = torch.where(readout >= at, readout + count, readout)
+        spans = {known: _shifted(span, at, count) for known, span in self.spans.items()}
+        spans[name] = slice(at, at + count)
+        prefix = self.prefix + count if at < self.prefix else self.prefix
+        return replace(
+            self, tokens=tokens, keep=keep, readout=readout, prefix=prefix, spans=spans, _mask=None
+        )
+
+    def overwrite(self, new: Tensor, name: str) -> TokenState:
+        """Replace the values of an inserted span by `new` (`[K, D]` or `[B, K, D]`)."""
+        span = self._span(name)
+        new = self._batched(new)
+        if new.shape[1] != span.stop - span.start:
+            raise ValueError(
+                f"TokenState.overwrite: span {name!r} holds {span.stop - span.start} tokens, got {new.shape[1]}"
+            )
+        tokens = torch.cat([self.tokens[:, : span.start], new, self.tokens[:, span.stop :]], dim=1)
+        return replace(self, tokens=tokens)
+
+    def take(self, name: str) -> Tensor:
+        """The tokens of a span, `[B, K, D]`."""
+        return self.tokens[:, self._span(name)]
+
+    def original(self) -> TokenState:
+        """The state without any inserted span: what pooling over all tokens should see."""
+        if not self.spans:
+            return self
+        inside = torch.zeros(self.length, dtype=torch.bool)
+        for span in self.spans.values():
+            inside[span] = True
+        index = (~inside).nonzero().squeeze(1).to(self.tokens.device)
+        readout = self.readout
+        if readout is not None:
+            readout = readout - inside.to(readout.device).long().cumsum(0)[readout]
+        prefix = int((~inside[: self.prefix]).sum())
+        return replace(
+            self,
+            tokens=self.tokens.index_select(1, index),
+            keep=None if self.keep is None else self.keep.index_select(1, index),
+            readout=readout,
+            prefix=prefix,
+            spans={},
+            _mask=None,
+        )
+
+    def mask(self) -> Tensor | None:
+        """One additive attention mask `[B or 1, 1, L, L]`, or None when every token sees every other.
+
+        A padded row still sees itself: a softmax over nothing would be NaN, and NaN spreads through a value of
+        weight zero.
+        """
+        if self.keep is None and not self.causal:
+            return None
+        if self._mask is None:
+            visible = torch.ones(self.length, self.length, dtype=torch.bool, device=self.tokens.device)
+            if self.causal:
+                visible = visible.tril()
+            visible = visible[None]
+            if self.keep is not None:
+                itself = torch.eye(self.length, dtype=torch.bool, device=self.tokens.device)
+                visible = visible & (self.keep[:, None, :].bool() | itself)
+            additive = torch.zeros(visible.shape, dtype=self.tokens.dtype, device=self.tokens.device)
+            additive = additive.masked_fill(~visible, -torch.inf)[:, None]
+            # The mask depends on the layout alone, which step() and overwrite() keep: compute it once per layout.
+            object.__setattr__(self, "_mask", additive)
+        return self._mask
+
+    def _span(self, name: str) -> slice:
+        if name not in self.spans:
+            raise KeyError(f"TokenState has no span {name!r}; it has {sorted(self.spans) or 'none'}")
+        return self.spans[name]
+
+    def _batched(self, new: Tensor) -> Tensor:
+        if new.dim() == 2:
+            new = new.expand(self.tokens.shape[0], -1, -1)
+        if new.dim() != 3 or new.shape[0] != self.tokens.shape[0] or new.shape[2] != self.tokens.shape[2]:
+            raise ValueError(
+                f"TokenState: tokens of shape {tuple(new.shape)} do not fit a sequence of shape "
+                f"{tuple(self.tokens.shape)}; give [K, D] or [B, K, D]"
+            )
+        return new.to(self.tokens.dtype)
+
+
+def _shifted(span: slice, at: int, count: int) -> slice:
+    if span.start < at < span.stop:
+        raise ValueError(f"TokenState.insert: position {at} lies inside the span {span.start}:{span.stop}")
+    return slice(span.start + count, span.stop + count) if span.start >= at else span
