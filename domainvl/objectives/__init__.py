@@ -1,5 +1,8 @@
 """Losses: one file each."""
 
 from domainvl.objectives.base import Context, Objective
+from domainvl.objectives.binary_cross_entropy import BinaryCrossEntropy
+from domainvl.objectives.class_cross_entropy import ClassCrossEntropy
+from domainvl.objectives.frozen_cosine import FrozenCosine
 
-__all__ = ["Context", "Objective"]
+__all__ = ["BinaryCrossEntropy", "ClassCrossEntropy", "Context", "FrozenCosine", "Objective"]

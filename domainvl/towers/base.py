@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -67,10 +68,11 @@ class Tower(nn.Module, ABC):
 
     def run(self, state: TokenState, edit: Edit | None = None, start: int = 0, stop: int | None = None) -> TokenState:
         """The only block loop of the project: blocks `start` to `stop` (all), with `edit` in front of each."""
+        recompute = self.checkpointing and torch.is_grad_enabled()
         for index in range(start, self.depth if stop is None else stop):
             if edit is not None:
                 state = edit(index, state)
-            state = self._checkpointed(index, state) if self.checkpointing and self.training else self.block(index, state)
+            state = self._checkpointed(index, state) if recompute else self.block(index, state)
         return state
 
     def forward(self, inputs: Any | TextInputs) -> Tensor:
