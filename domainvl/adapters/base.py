@@ -15,8 +15,10 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -53,6 +55,22 @@ class Adapter(nn.Module, ABC):
     def readout(self, side: Side, tower: Tower, state: TokenState) -> Features:
         """Features of a finished state."""
         return {f"{side}.pooled": tower.project(tower.pool(state))}
+
+    def prefix(self, side: Side, tower: Tower, inputs: Any) -> TokenState:
+        """The state that enters the first edited block: constant while training, so it can be computed once."""
+        first = self.first_block(side, tower)
+        words = self.words if side == "text" else None
+        with torch.set_grad_enabled(torch.is_grad_enabled() and words is not None and first == 0):
+            return tower.run(tower.embed(inputs, words), stop=first)
+
+    def finish(self, side: Side, tower: Tower, prefix: TokenState) -> Features:
+        """Features from a `prefix`."""
+        state = tower.run(prefix, edit=partial(self.edit, side), start=self.first_block(side, tower))
+        return self.readout(side, tower, state)
+
+    def encode(self, side: Side, tower: Tower, inputs: Any) -> Features:
+        """Features of pixels or texts."""
+        return self.finish(side, tower, self.prefix(side, tower, inputs))
 
     def logits(self, features: Features, scale: Tensor) -> Features:
         """Class scores from `image.pooled` `[B, D]` and `text.pooled` `[C, D]`."""
