@@ -4,6 +4,7 @@ Every hook defaults to the identity, so a method overrides only what it changes:
 
     attach     makes the parameters (the backbone is known)
     prime      sees the zero-shot class features (heads and caches start there)
+    prompt     replaces a template of the prompt set (CoOp learns the words around the name)
     words      edits text prompts before positions are added (CoOp)
     edit       edits tokens in front of a block (VPT, MaPLe, MMRL)
     readout    turns a finished state into features
@@ -34,8 +35,15 @@ SIDES: tuple[Side, Side] = ("image", "text")
 class Adapter(nn.Module, ABC):
     """Base of all adapters."""
 
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain JSON values, so that `type(self)(**self.config())` is this again."""
+        raise NotImplementedError(f"{type(self).__name__}: config() must return the constructor's arguments")
+
     def attach(self, backbone: Backbone) -> None:
-        """Make the parameters for this backbone. Called once, with the backbone frozen already."""
+        """Make the parameters for this backbone. Called once, with the backbone frozen already.
+
+        The order is attach, prime, then load_tensors or an optimizer: `prime` may make parameters too.
+        """
 
     def prime(self, classes: Tensor) -> None:
         """Take the zero-shot class features, normalised, `[C, D]`. Called once, before weights are loaded."""
@@ -43,6 +51,10 @@ class Adapter(nn.Module, ABC):
     def first_block(self, side: Side, tower: Tower) -> int:
         """The first block whose input this adapter changes; `tower.depth` when it changes none."""
         return tower.depth
+
+    def prompt(self, template: str, negative: bool = False) -> str:
+        """What to use in place of a template; `negative` ones say that a finding is absent."""
+        return template
 
     def words(self, state: TokenState) -> TokenState:
         """Edit word embeddings."""
@@ -57,7 +69,7 @@ class Adapter(nn.Module, ABC):
         return {f"{side}.pooled": tower.project(tower.pool(state))}
 
     def prefix(self, side: Side, tower: Tower, inputs: Any) -> TokenState:
-        """The state that enters the first edited block: constant while training, so it can be computed once."""
+        """The state that enters the first edited block; constant while training, so it can be computed once."""
         first = self.first_block(side, tower)
         words = self.words if side == "text" else None
         with torch.set_grad_enabled(torch.is_grad_enabled() and words is not None and first == 0):
@@ -72,8 +84,12 @@ class Adapter(nn.Module, ABC):
         """Features of pixels or texts."""
         return self.finish(side, tower, self.prefix(side, tower, inputs))
 
-    def logits(self, features: Features, scale: Tensor) -> Features:
-        """Class scores from `image.pooled` `[B, D]` and `text.pooled` `[C, D]`."""
+    def logits(self, features: Features, scale: Tensor, novel: bool = False) -> Features:
+        """Class scores from `image.pooled` `[B, D]` and `text.pooled` `[C, D]`.
+
+        `novel` says that the classes are not those of the training; methods that trust one of their heads only
+        on classes that it has seen leave it out then.
+        """
         return {"image.logits": cosine_logits(features["image.pooled"], features["text.pooled"], scale)}
 
     def only_known_classes(self) -> bool:
@@ -95,8 +111,15 @@ class Adapter(nn.Module, ABC):
         if expected != set(tensors):
             missing, unknown = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
             raise ValueError(
-                f"{type(self).__name__}: the saved adapter does not fit; missing {missing[:5]}, unknown {unknown[:5]}"
+                f"{type(self).__name__}: the saved adapter does not fit; missing {missing[:5]}, "
+                f"unknown {unknown[:5]}"
             )
+        for name, tensor in self.tensors().items():
+            if tensor.shape != tensors[name].shape:
+                raise ValueError(
+                    f"{type(self).__name__}: the saved {name} is {tuple(tensors[name].shape)}, here it is "
+                    f"{tuple(tensor.shape)}; the adapter was made for another backbone or other classes"
+                )
         self.load_state_dict(tensors)
 
 
@@ -112,6 +135,6 @@ def require_token_editing(adapter: str, *towers: Tower) -> None:
     for tower in towers:
         if not tower.token_editing:
             raise TypeError(
-                f"{adapter} puts tokens between transformer blocks, which {type(tower).__name__} does not have; "
-                "use LinearProbe with this backbone, or a backbone with a ViT image tower"
+                f"{adapter} puts tokens between transformer blocks, which {type(tower).__name__} does not have; use "
+                "LinearProbe with this backbone, or a backbone with a ViT image tower"
             )
