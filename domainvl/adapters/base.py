@@ -36,7 +36,7 @@ class Adapter(nn.Module, ABC):
     """Base of all adapters."""
 
     def config(self) -> dict[str, Any]:
-        """The constructor's arguments as plain JSON values, so that `type(self)(**self.config())` is this again."""
+        """The constructor's arguments as plain JSON values; `type(self)(**self.config())` starts over."""
         raise NotImplementedError(f"{type(self).__name__}: config() must return the constructor's arguments")
 
     def attach(self, backbone: Backbone) -> None:
@@ -69,7 +69,7 @@ class Adapter(nn.Module, ABC):
         return {f"{side}.pooled": tower.project(tower.pool(state))}
 
     def prefix(self, side: Side, tower: Tower, inputs: Any) -> TokenState:
-        """The state that enters the first edited block; constant while training, so it can be computed once."""
+        """The state that enters the first edited block: constant in training, so it can be computed once."""
         first = self.first_block(side, tower)
         words = self.words if side == "text" else None
         with torch.set_grad_enabled(torch.is_grad_enabled() and words is not None and first == 0):
@@ -87,8 +87,8 @@ class Adapter(nn.Module, ABC):
     def logits(self, features: Features, scale: Tensor, novel: bool = False) -> Features:
         """Class scores from `image.pooled` `[B, D]` and `text.pooled` `[C, D]`.
 
-        `novel` says that the classes are not those of the training; methods that trust one of their heads only
-        on classes that it has seen leave it out then.
+        `novel` says that the classes are not those of the training; methods that trust one of their heads
+        only on classes that it has seen leave it out then.
         """
         return {"image.logits": cosine_logits(features["image.pooled"], features["text.pooled"], scale)}
 
@@ -135,6 +135,6 @@ def require_token_editing(adapter: str, *towers: Tower) -> None:
     for tower in towers:
         if not tower.token_editing:
             raise TypeError(
-                f"{adapter} puts tokens between transformer blocks, which {type(tower).__name__} does not have; use "
-                "LinearProbe with this backbone, or a backbone with a ViT image tower"
+                f"{adapter} puts tokens between transformer blocks, which {type(tower).__name__} does not "
+                "have; use LinearProbe with this backbone, or a backbone with a ViT image tower"
             )

@@ -1,19 +1,20 @@
 """MMRL: multi-modal representation learning (Guo and Gu, CVPR 2025, arXiv 2503.08497).
 
-A shared space of K vectors R `[K, d_r]` is mapped into both towers by one linear layer per block and side. In front
-of block J the mapped vectors join the sequence, behind the start or class token; in front of every later block they
-replace what the block below made of them. With x the image tokens after the last block:
+A shared space of K vectors R `[K, d_r]` is mapped into both towers by one linear layer per block and side. In
+front of block J the mapped vectors join the sequence, behind the start or class token; in front of every
+later block they replace what the block below made of them. With x the image tokens after the last block:
 
     f   = project(pool(x))                          class feature, all of it frozen
     f_r = mean_k norm(x_k) @ P_r                    representation feature, k over the inserted tokens
     l   = s cos(f, t)    l_r = s cos(f_r, t)        image@class.logits, image@rep.logits
     image.logits = alpha l + (1 - alpha) l_r        on classes of the training; l alone on novel ones
 
-The authors' loss: alpha CE(l) + (1 - alpha) CE(l_r) + lambda (1 - cos(f, f_frozen)) + lambda (1 - cos(t, t_frozen)).
+The authors' loss: alpha CE(l) + (1 - alpha) CE(l_r) + lambda (1 - cos(f, f_0)) + lambda (1 - cos(t, t_0)),
+where f_0 and t_0 come from the untouched model.
 
-Differs from the authors' code: s is the backbone's own factor unless `scale` is given (theirs is 100 whatever the
-model learned, which is wrong for SigLIP and for BiomedCLIP); J defaults to the same share of the depth as their 6
-of 12, so that towers of any depth work; blocks count from 0.
+Differs from the authors' code: s is the backbone's own factor unless `scale` is given (theirs is 100 whatever
+the model learned, which is wrong for SigLIP and for BiomedCLIP); J defaults to the same share of the depth as
+their 6 of 12, so that towers of any depth work; blocks count from 0.
 """
 
 from __future__ import annotations
