@@ -1,0 +1,172 @@
+"""What every task does: freeze the backbone, check what objectives need, sum and log losses, save what was trained."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+
+from domainvl.adapters.base import Adapter
+from domainvl.backbones.base import Backbone
+from domainvl.data.preset import Preset
+from domainvl.distributed import rank
+from domainvl.features import Batch, Features
+from domainvl.objectives.base import Context, Objective
+from domainvl.tasks.schedule import Schedule
+
+
+class Task(LightningModule):
+    """Base of all tasks.
+
+    The adapter is attached in `setup`, when the data module knows the classes. Only what requires a gradient then is
+    trained, checkpointed and exported; the backbone stays frozen and in evaluation mode.
+
+    Args:
+        backbone: The pretrained model.
+        adapter: What is learned; None leaves the model as it is (zero-shot).
+        objectives: Losses by name; the name is what they are logged under.
+        optimizer: Class and arguments of the optimiser; needed to train.
+        schedule: How the learning rate moves; constant when None.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapter: Adapter | None = None,
+        objectives: Mapping[str, Objective] | None = None,
+        optimizer: OptimizerCallable | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone.requires_grad_(False)
+        self.adapter = adapter
+        self.objectives = nn.ModuleDict(objectives or {})
+        self.optimizer = optimizer
+        self.schedule = schedule
+        # A checkpoint holds the trained tensors alone; on_load_checkpoint checks that none of those is missing.
+        self.strict_loading = False
+        self._saved: Mapping[str, Tensor] | None = None
+        self._attached = False
+
+    @property
+    def preset(self) -> Preset:
+        """Preprocessing that the backbone asks for; data modules read it."""
+        return self.backbone.preset
+
+    def hashes(self) -> dict[str, str]:
+        """What a result depends on besides the data."""
+        return {"preset": self.preset.digest, "backbone": self.backbone.spec().weights}
+
+    def adopt(self, adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
+        """Use a saved adapter; its tensors are loaded once `setup` has attached it."""
+        self.adapter = adapter
+        self._saved = tensors
+
+    def attach(self, classes: Tensor) -> None:
+        """Give the adapter its parameters: backbone first, then the zero-shot class features, then saved values."""
+        if self.adapter is None or self._attached:
+            return
+        self.adapter.attach(self.backbone)
+        self.adapter.prime(classes)
+        if self._saved is not None:
+            self.adapter.load_tensors(dict(self._saved))
+        self._attached = True
+
+    def check_objectives(self, offered: Iterable[str]) -> None:
+        """Raise when an objective needs a feature that nobody makes."""
+        offered = sorted(offered)
+        for name, objective in self.objectives.items():
+            missing = sorted(need for need in objective.needs if not need.startswith("batch:") and need not in offered)
+            if missing:
+                adapter = type(self.adapter).__name__ if self.adapter else "no adapter"
+                raise ValueError(
+                    f"objective {name!r} ({type(objective).__name__}) needs {', '.join(missing)}, but "
+                    f"{type(self).__name__} with {adapter} makes {', '.join(offered)}"
+                )
+
+    def needs(self, key: str) -> bool:
+        """Whether any objective reads this feature."""
+        return any(key in objective.needs for objective in self.objectives.values())
+
+    def total_loss(self, features: Features, batch: Batch) -> Tensor:
+        """The weighted sum of all objectives, logged as `train/loss` and `train/<name>`."""
+        if not self.objectives:
+            raise ValueError(f"{type(self).__name__}: there is nothing to train for; give at least one objective")
+        context = Context(scale=self.backbone.scale().detach(), epoch=self.current_epoch)
+        size = len(batch["index"])
+        losses = []
+        for name, objective in self.objectives.items():
+            self._check_batch(name, objective, batch)
+            result = objective(features, batch, context)
+            losses.append(objective.weight * result["loss"])
+            for key, value in result.items():
+                label = f"train/{name}" if key == "loss" else f"train/{name}.{key}"
+                self.log(label, value.detach(), on_step=False, on_epoch=True, batch_size=size)
+        loss = torch.stack(losses).sum()
+        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        return loss
+
+    def train(self, mode: bool = True) -> Task:
+        """Training mode for what is learned; the frozen backbone keeps its dropout off."""
+        super().train(mode)
+        self.backbone.eval()
+        if self.adapter is not None:
+            # LoRA's dropout sits inside the backbone, so the adapter has the last word.
+            self.adapter.train(mode)
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        """Seed by (seed, epoch, rank) alone, so that a run resumed at an epoch is the run that was interrupted."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        torch.manual_seed((seed * 1_000_003 + self.current_epoch * 1_009 + rank()) % 2**63)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimiser over everything that requires a gradient."""
+        if self.optimizer is None:
+            raise ValueError(f"{type(self).__name__}: training needs an `optimizer`, e.g. torch.optim.AdamW")
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        if not trained:
+            raise ValueError(f"{type(self).__name__}: nothing to train; give an `adapter` (or use `test` for zero-shot)")
+        optimizer = self.optimizer(trained)
+        if self.schedule is None:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = self.schedule.build(optimizer, steps, self.trainer.max_epochs or 1)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": self.schedule.interval},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what was trained, not half a gigabyte of frozen backbone."""
+        trained = self._trained_names()
+        checkpoint["state_dict"] = {
+            name: tensor for name, tensor in checkpoint["state_dict"].items() if name in trained
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another adapter."""
+        expected, found = self._trained_names(), set(checkpoint["state_dict"])
+        if expected != found:
+            raise ValueError(
+                f"the checkpoint does not fit this recipe: missing {sorted(expected - found)[:3]}, "
+                f"unknown {sorted(found - expected)[:3]}"
+            )
+
+    def _trained_names(self) -> set[str]:
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def _check_batch(self, name: str, objective: Objective, batch: Batch) -> None:
+        keys = {need.removeprefix("batch:") for need in objective.needs if need.startswith("batch:")}
+        missing = sorted(keys - set(batch))
+        if missing:
+            raise ValueError(
+                f"objective {name!r} ({type(objective).__name__}) needs {', '.join(missing)} in the batch, which holds "
+                f"{', '.join(sorted(batch))}"
+            )

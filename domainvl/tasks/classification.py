@@ -1,0 +1,217 @@
+"""Few-shot and zero-shot image classification, with classes that exclude each other or findings that co-occur."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from domainvl.adapters.base import Adapter, Side
+from domainvl.backbones.base import Backbone
+from domainvl.distributed import gather_objects
+from domainvl.evaluation import Predictions, point_metrics
+from domainvl.features import Batch, Features
+from domainvl.objectives.base import Objective
+from domainvl.tasks.base import Task
+from domainvl.tasks.class_texts import ClassTexts
+from domainvl.tasks.schedule import Schedule
+from domainvl.tokens import TokenState
+
+
+class Classification(Task):
+    """Image classification against class names.
+
+    Multi-label findings are decided by two prompts each: `p = sigmoid(s cos(f, yes) - s cos(f, no))`, the two-prompt
+    softmax with the model's own scale. Zero-shot scores are computed beside the adapted ones in every evaluation.
+
+    After `trainer.validate`, `test` or `predict`, `predictions` holds what the model said.
+
+    Args:
+        backbone: The pretrained model.
+        adapter: What is learned; None for zero-shot.
+        objectives: Losses by name.
+        optimizer: Class and arguments of the optimiser; needed to train.
+        schedule: How the learning rate moves; constant when None.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapter: Adapter | None = None,
+        objectives: dict[str, Objective] | None = None,
+        optimizer: OptimizerCallable | None = None,
+        schedule: Schedule | None = None,
+    ) -> None:
+        super().__init__(backbone, adapter, objectives, optimizer, schedule)
+        self.predictions: Predictions | None = None
+        self._plain = Adapter()
+        self._rows: list[dict[str, Any]] = []
+        self._evaluated: Tensor | None = None
+
+    # Set-up
+
+    def setup(self, stage: str) -> None:
+        """Read the classes from the data module, attach the adapter, check the objectives."""
+        if self._attached:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.classes: list[str] = list(data.classes)
+        self.multilabel: bool = data.multilabel
+        device = self.backbone.logit_scale.device
+        self._plain_texts = self._texts(data.prompts, self._plain).to(device)
+        with torch.no_grad():
+            rows = self._plain.encode("text", self.backbone.text, self._plain_texts.inputs)["text.pooled"]
+            self._frozen_text = self._plain_texts.ensemble(rows)
+        self.attach(torch.nn.functional.normalize(self._frozen_text, dim=-1))
+        self._attached = True
+        if self.adapter is not None:
+            self._adapter_texts = self._texts(data.prompts, self.adapter).to(device)
+            self._text_prefix: TokenState | None = None
+        if stage == "fit":
+            self.check_objectives(self._offered())
+
+    def _texts(self, prompts: Any, adapter: Adapter) -> ClassTexts:
+        return ClassTexts.of(
+            self.classes, prompts, self.multilabel, self.backbone.tokenize, adapter.prompt
+        )
+
+    def _offered(self) -> list[str]:
+        """The features that a step makes, found by making them for one blank image."""
+        size = self.preset.size
+        blank = torch.zeros(1, 3, size, size, device=self.backbone.logit_scale.device)
+        with torch.no_grad():
+            features = self.features(blank)
+        return sorted({*features, "frozen/image.pooled", "frozen/text.pooled"})
+
+    # Features
+
+    def features(self, image: Tensor, text: Features | None = None, frozen_image: bool = False) -> Features:
+        """Everything that objectives and predictions read.
+
+        Args:
+            image: Normalised pixels, `[B, 3, S, S]`.
+            text: Class features of the adapted model; computed when None.
+            frozen_image: Whether the untouched model's image features are wanted too.
+        """
+        adapter, tower = self.adapter or self._plain, self.backbone.image
+        with torch.no_grad():
+            prefix = adapter.prefix("image", tower, image)
+        features = adapter.finish("image", tower, prefix)
+        features |= self.class_features() if text is None else text
+        if frozen_image:
+            with torch.no_grad(), adapter.off():
+                # The blocks below the first edited one are the same in both models: they ran once, in the prefix.
+                state = tower.run(prefix, start=adapter.first_block("image", tower))
+                features["frozen/image.pooled"] = tower.project(tower.pool(state))
+        features["frozen/text.pooled"] = self._frozen_text
+        scores = adapter.logits(features, self.backbone.scale())
+        return features | {key: self._decision(value) for key, value in scores.items()}
+
+    def class_features(self) -> Features:
+        """Class features of the adapted model: `text.pooled` `[C, D]` (`[2C, D]` in multi-label data)."""
+        if self.adapter is None:
+            return {"text.pooled": self._frozen_text}
+        adapter, tower, texts = self.adapter, self.backbone.text, self._adapter_texts
+        if adapter.first_block("text", tower) == 0:
+            features = adapter.encode("text", tower, texts.inputs)
+        else:
+            if self._text_prefix is None:
+                self._text_prefix = adapter.prefix("text", tower, texts.inputs)
+            features = adapter.finish("text", tower, self._text_prefix)
+        return {key: texts.ensemble(value) for key, value in features.items()}
+
+    def zero_shot(self, frozen_image: Tensor) -> Tensor:
+        """Probabilities of the untouched model, `[B, C]`."""
+        features = {"image.pooled": frozen_image, "text.pooled": self._frozen_text}
+        scores = self._plain.logits(features, self.backbone.scale())["image.logits"]
+        return self._probability(self._decision(scores))
+
+    def _decision(self, scores: Tensor) -> Tensor:
+        """One logit per class: in multi-label data the yes prompts minus the no prompts."""
+        if not self.multilabel:
+            return scores
+        yes, no = scores.chunk(2, dim=-1)
+        return yes - no
+
+    def _probability(self, logits: Tensor) -> Tensor:
+        return logits.float().sigmoid() if self.multilabel else logits.float().softmax(dim=-1)
+
+    # Steps
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One optimiser step's loss."""
+        features = self.features(batch["image"], frozen_image=self.needs("frozen/image.pooled"))
+        return self.total_loss(features, batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """Class features change with every step: compute them once per evaluation and forget them afterwards."""
+        self._rows, self.predictions = [], None
+        self._evaluated = self.class_features()
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_predict_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score a batch with both models."""
+        features = self.features(batch["image"], text=self._evaluated, frozen_image=True)
+        row: dict[str, Any] = {key: batch[key] for key in ("id", "patient")}
+        row["zero_shot"] = _array(self.zero_shot(features["frozen/image.pooled"]))
+        if self.adapter is not None:
+            row["adapted"] = _array(self._probability(features["image.logits"]))
+        for key in ("label", "valid"):
+            if key in batch:
+                row[key] = _array(batch[key])
+        self._rows.append(row)
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the headline numbers."""
+        self._collect()
+        if self.predictions is None or self.predictions.labels is None:
+            return
+        scores = self.predictions.zero_shot if self.predictions.adapted is None else self.predictions.adapted
+        stage = "test" if self.trainer.testing else "val"
+        for name, value in point_metrics(self.predictions, scores).items():
+            if value is not None:
+                self.log(f"{stage}/{name}", value, prog_bar=name == "auroc_macro", rank_zero_only=True)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    def on_predict_epoch_end(self) -> None:
+        """Keep what was predicted."""
+        self._collect()
+
+    def _collect(self) -> None:
+        """Put the batches of all processes together."""
+        rows = [row for part in gather_objects(self._rows) for row in part]
+        self._rows, self._evaluated = [], None
+        self.predictions = _joined(rows, self.classes, self.multilabel) if rows else None
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy() if tensor.is_floating_point() else tensor.detach().cpu().numpy()
+
+
+def _joined(rows: Sequence[Mapping[str, Any]], classes: list[str], multilabel: bool) -> Predictions:
+    def joined(key: str) -> np.ndarray | None:
+        return np.concatenate([row[key] for row in rows]) if key in rows[0] else None
+
+    zero_shot = joined("zero_shot")
+    if zero_shot is None:
+        raise RuntimeError("Classification: an evaluation batch carries no zero-shot scores")
+    return Predictions(
+        ids=[name for row in rows for name in row["id"]],
+        patients=[name for row in rows for name in row["patient"]],
+        classes=classes,
+        multilabel=multilabel,
+        labels=joined("label"),
+        valid=joined("valid"),
+        zero_shot=zero_shot,
+        adapted=joined("adapted"),
+    )

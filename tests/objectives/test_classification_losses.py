@@ -1,0 +1,88 @@
+"""Objectives of few-shot classification against closed forms."""
+
+import math
+
+import pytest
+import torch
+
+from domainvl.objectives import BinaryCrossEntropy, ClassCrossEntropy, Context, FrozenCosine
+
+CONTEXT = Context(scale=torch.tensor(1.0), epoch=0)
+
+
+def loss(objective, features, batch=None):
+    return objective(features, batch or {}, CONTEXT)["loss"]
+
+
+def test_cross_entropy_at_equal_scores_is_log_of_classes():
+    features = {"image.logits": torch.zeros(3, 7)}
+    batch = {"label": torch.tensor([0, 3, 6])}
+    for smoothing in (0.0, 0.2):
+        value = loss(ClassCrossEntropy(label_smoothing=smoothing), features, batch)
+        assert value.item() == pytest.approx(math.log(7))
+
+
+def test_binary_cross_entropy_ignores_what_nobody_labelled():
+    logits = torch.tensor([[2.0, 50.0], [-1.0, -50.0]], requires_grad=True)
+    batch = {"label": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "valid": torch.tensor([[True, False], [True, False]])}
+    value = loss(BinaryCrossEntropy(), {"image.logits": logits}, batch)
+    expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2
+    assert value.item() == pytest.approx(expected, rel=1e-6)
+    value.backward()
+    assert torch.equal(logits.grad[:, 1], torch.zeros(2))
+    assert (logits.grad[:, 0] != 0).all()
+
+
+def test_binary_cross_entropy_without_any_label_is_zero_with_a_gradient():
+    logits = torch.ones(2, 2, requires_grad=True)
+    batch = {"label": torch.full((2, 2), float("nan")), "valid": torch.zeros(2, 2, dtype=torch.bool)}
+    value = loss(BinaryCrossEntropy(balance=True), {"image.logits": logits}, batch)
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(logits.grad, torch.zeros(2, 2))
+
+
+def test_balance_gives_both_labels_the_same_weight():
+    logits = torch.zeros(4, 1, requires_grad=True)
+    batch = {"label": torch.tensor([[1.0], [0.0], [0.0], [0.0]]), "valid": torch.ones(4, 1, dtype=torch.bool)}
+    loss(BinaryCrossEntropy(balance=True), {"image.logits": logits}, batch).backward()
+    assert logits.grad[0].item() == pytest.approx(-logits.grad[1:].sum().item())
+
+
+def test_frozen_cosine_is_zero_for_the_same_direction_and_blind_to_the_teacher():
+    adapted = torch.randn(4, 8, requires_grad=True)
+    frozen = (3 * adapted.detach()).requires_grad_()
+    objective = FrozenCosine("text")
+    assert objective.needs == {"text.pooled", "frozen/text.pooled"}
+    value = loss(objective, {"text.pooled": adapted, "frozen/text.pooled": frozen})
+    assert value.item() == pytest.approx(0, abs=1e-6)
+    opposite = loss(objective, {"text.pooled": adapted, "frozen/text.pooled": -frozen})
+    assert opposite.item() == pytest.approx(2, abs=1e-6)
+    opposite.backward()
+    assert frozen.grad is None
+    assert adapted.grad is not None
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: ClassCrossEntropy(logits="logits"), "no feature key"),
+        (lambda: ClassCrossEntropy(logits="image.logit"), "unknown stream 'logit'"),
+        (lambda: FrozenCosine("image", weight=-1), "must not be negative"),
+        (
+            lambda: loss(ClassCrossEntropy(), {"image.logits": torch.zeros(1, 2)}, {"label": torch.zeros(1, 2)}),
+            "use BinaryCrossEntropy",
+        ),
+        (
+            lambda: loss(
+                BinaryCrossEntropy(),
+                {"image.logits": torch.zeros(2, 3)},
+                {"label": torch.zeros(2, dtype=torch.long), "valid": torch.ones(2, dtype=torch.bool)},
+            ),
+            "want ClassCrossEntropy",
+        ),
+    ],
+)
+def test_misuse_says_what_is_wrong(act, message):
+    with pytest.raises(ValueError, match=message):
+        act()

@@ -1,0 +1,80 @@
+"""The house keeps its own rules."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted([*ROOT.glob("domainvl/**/*.py"), *ROOT.glob("data_modules/**/*.py")])
+
+# What a room may import of the others; rooms that are not listed may import everything below the command line.
+FLOORS = {
+    "tokens": set(),
+    "features": set(),
+    "distributed": set(),
+    "data": {"features", "distributed", "samples"},
+    "evaluation": set(),
+    "samples": set(),
+    "towers": {"tokens", "features"},
+    "backbones": {"tokens", "features", "towers", "data"},
+    "adapters": {"tokens", "features", "towers", "backbones"},
+    "objectives": {"features"},
+    "tasks": {
+        "tokens",
+        "features",
+        "towers",
+        "backbones",
+        "adapters",
+        "objectives",
+        "data",
+        "evaluation",
+        "distributed",
+    },
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+def room(path):
+    inside = path.relative_to(ROOT / "domainvl")
+    return inside.parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if "domainvl" in p.parts], ids=str)
+def test_arrows_run_downwards(path):
+    allowed = FLOORS.get(room(path))
+    for module in imports(path):
+        parts = module.split(".")
+        assert parts[0] != "data_modules", f"{path}: domainvl must not import {module}"
+        if allowed is not None and parts[0] == "domainvl" and len(parts) > 1 and parts[1] != room(path):
+            assert parts[1] in allowed, f"{path} imports {module}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_no_file_is_a_warehouse(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],
+    ids=" ".join,
+)
+def test_the_tools_are_content(command):
+    done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_readme_and_ci_run_the_same_command():
+    line = "pip install -e '.[dev]' && pytest"
+    assert line in (ROOT / "README.md").read_text()
+    assert line.replace("install", "install --quiet") in (ROOT / ".ci" / "run").read_text()
