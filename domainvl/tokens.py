@@ -70,9 +70,7 @@ class TokenState:
         spans = {known: _shifted(span, at, count) for known, span in self.spans.items()}
         spans[name] = slice(at, at + count)
         prefix = self.prefix + count if at < self.prefix else self.prefix
-        return replace(
-            self, tokens=tokens, keep=keep, readout=readout, prefix=prefix, spans=spans, _mask=None
-        )
+        return replace(self, tokens=tokens, keep=keep, readout=readout, prefix=prefix, spans=spans, _mask=None)
 
     def overwrite(self, new: Tensor, name: str) -> TokenState:
         """Replace the values of an inserted span by `new` (`[K, D]` or `[B, K, D]`)."""

@@ -20,7 +20,11 @@ def test_a_key_reads_and_writes_the_same(text, key):
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("pooled", "no feature key"), ("teacher/image.pooled", "unknown role"), ("image.pool", "unknown stream")],
+    [
+        ("pooled", "no feature key"),
+        ("teacher/image.pooled", "unknown role"),
+        ("image.pool", "unknown stream"),
+    ],
 )
 def test_a_wrong_key_says_what_is_wrong(text, message):
     with pytest.raises(ValueError, match=message):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,6 +51,7 @@ class Task(LightningModule):
         self.schedule = schedule
         # A checkpoint holds the trained tensors alone; on_load_checkpoint checks that none of those is missing.
         self.strict_loading = False
+        self.trained_classes: list[str] | None = None
         self._saved: Mapping[str, Tensor] | None = None
         self._attached = False
 
@@ -63,10 +64,11 @@ class Task(LightningModule):
         """What a result depends on besides the data."""
         return {"preset": self.preset.digest, "backbone": self.backbone.spec().weights}
 
-    def adopt(self, adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
-        """Use a saved adapter; its tensors are loaded once `setup` has attached it."""
+    def adopt(self, adapter: Adapter, tensors: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+        """Use a saved adapter that was trained on `classes`; its tensors are loaded once `setup` has attached it."""
         self.adapter = adapter
         self._saved = tensors
+        self.trained_classes = list(classes)
 
     def attach(self, classes: Tensor) -> None:
         """Give the adapter its parameters: backbone first, then the zero-shot class features, then saved values."""
@@ -132,7 +134,9 @@ class Task(LightningModule):
             raise ValueError(f"{type(self).__name__}: training needs an `optimizer`, e.g. torch.optim.AdamW")
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         if not trained:
-            raise ValueError(f"{type(self).__name__}: nothing to train; give an `adapter` (or use `test` for zero-shot)")
+            raise ValueError(
+                f"{type(self).__name__}: nothing to train; give an `adapter` (or use `test` for zero-shot)"
+            )
         optimizer = self.optimizer(trained)
         if self.schedule is None:
             return optimizer

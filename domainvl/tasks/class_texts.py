@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
+from domainvl.data.prompts import PromptSet
 from torch import Tensor
 
-from domainvl.data.prompts import PromptSet
 from domainvl.features import TextInputs
 
 Tokenize = Callable[[Sequence[str]], TextInputs]
-Rewrite = Callable[[str], str]
+Rewrite = Callable[[str, bool], str]
+"""A template and whether it says that a finding is absent, to the template that is used (`Adapter.prompt`)."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,19 @@ class ClassTexts:
 
     @classmethod
     def of(
-        cls, classes: Sequence[str], prompts: PromptSet, multilabel: bool, tokenize: Tokenize
+        cls,
+        classes: Sequence[str],
+        prompts: PromptSet,
+        multilabel: bool,
+        tokenize: Tokenize,
+        rewrite: Rewrite,
     ) -> ClassTexts:
         """Tokenise every prompt of every class."""
+        prompts = replace(
+            prompts,
+            templates=_distinct(rewrite(template, False) for template in prompts.templates),
+            negatives=_distinct(rewrite(template, True) for template in prompts.negatives),
+        )
         groups = [prompts.texts(name) for name in classes]
         if multilabel:
             groups += [prompts.negative_texts(name) for name in classes]
@@ -60,3 +71,8 @@ class ClassTexts:
         unit = F.normalize(rows.float(), dim=-1)
         total = unit.new_zeros(self.count, unit.shape[1]).index_add(0, self.owner, unit)
         return total / torch.bincount(self.owner, minlength=self.count)[:, None]
+
+
+def _distinct(templates: Iterable[str]) -> list[str]:
+    """Templates that an adapter has made the same count once."""
+    return list(dict.fromkeys(templates))

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 
-from domainvl.adapters.base import Adapter, Side
+from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.distributed import gather_objects
 from domainvl.evaluation import Predictions, point_metrics
@@ -61,6 +61,7 @@ class Classification(Task):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.classes: list[str] = list(data.classes)
         self.multilabel: bool = data.multilabel
+        self.novel = self._novel_classes()
         device = self.backbone.logit_scale.device
         self._plain_texts = self._texts(data.prompts, self._plain).to(device)
         with torch.no_grad():
@@ -74,10 +75,19 @@ class Classification(Task):
         if stage == "fit":
             self.check_objectives(self._offered())
 
+    def _novel_classes(self) -> bool:
+        """Whether a saved adapter meets classes that it was not trained on."""
+        if self.adapter is None or self.trained_classes in (None, self.classes):
+            return False
+        if self.adapter.only_known_classes():
+            raise ValueError(
+                f"{type(self.adapter).__name__} scores only the classes that it was trained on "
+                f"({', '.join(self.trained_classes or [])}); the data has {', '.join(self.classes)}"
+            )
+        return True
+
     def _texts(self, prompts: Any, adapter: Adapter) -> ClassTexts:
-        return ClassTexts.of(
-            self.classes, prompts, self.multilabel, self.backbone.tokenize, adapter.prompt
-        )
+        return ClassTexts.of(self.classes, prompts, self.multilabel, self.backbone.tokenize, adapter.prompt)
 
     def _offered(self) -> list[str]:
         """The features that a step makes, found by making them for one blank image."""
@@ -108,7 +118,7 @@ class Classification(Task):
                 state = tower.run(prefix, start=adapter.first_block("image", tower))
                 features["frozen/image.pooled"] = tower.project(tower.pool(state))
         features["frozen/text.pooled"] = self._frozen_text
-        scores = adapter.logits(features, self.backbone.scale())
+        scores = adapter.logits(features, self.backbone.scale(), novel=self.novel)
         return features | {key: self._decision(value) for key, value in scores.items()}
 
     def class_features(self) -> Features:

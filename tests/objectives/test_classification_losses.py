@@ -24,7 +24,10 @@ def test_cross_entropy_at_equal_scores_is_log_of_classes():
 
 def test_binary_cross_entropy_ignores_what_nobody_labelled():
     logits = torch.tensor([[2.0, 50.0], [-1.0, -50.0]], requires_grad=True)
-    batch = {"label": torch.tensor([[1.0, 0.0], [0.0, 1.0]]), "valid": torch.tensor([[True, False], [True, False]])}
+    batch = {
+        "label": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+        "valid": torch.tensor([[True, False], [True, False]]),
+    }
     value = loss(BinaryCrossEntropy(), {"image.logits": logits}, batch)
     expected = (math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))) / 2
     assert value.item() == pytest.approx(expected, rel=1e-6)
