@@ -1,0 +1,109 @@
+"""What several towers need: the pooled position, the context limit, masks, and names for PEFT."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from domainvl.tokens import TokenState
+from domainvl.towers.base import LORA_PARTS, Words
+
+Parts = Mapping[tuple[str, ...], tuple[str, ...]]
+"""Layer names inside one block by the parts (of LORA_PARTS) that they compute; a fused layer has several."""
+
+
+def pick(state: TokenState) -> Tensor:
+    """The token at the readout position of every row, `[B, D]`."""
+    if state.readout is None:
+        raise RuntimeError("pick: this state has no readout position, its tower pools otherwise")
+    return state.tokens[torch.arange(state.tokens.shape[0], device=state.tokens.device), state.readout]
+
+
+def first(batch: int, device: torch.device) -> Tensor:
+    """Readout at position 0 for every row, `[B]`."""
+    return torch.zeros(batch, dtype=torch.long, device=device)
+
+
+def real(keep: Tensor | None) -> Tensor | None:
+    """None instead of a mask that hides nothing: decided here, once, because it synchronises a GPU."""
+    return None if keep is None or bool(keep.all()) else keep.bool()
+
+
+def no_words(tower: object, words: Words | None) -> None:
+    """Refuse prompt learning on an image tower."""
+    if words is not None:
+        raise ValueError(f"{type(tower).__name__}.embed: `words` edits text prompts; an image tower has none")
+
+
+def fit_context(tower: object, state: TokenState, limit: int) -> TokenState:
+    """Cut positions behind `limit`, which must be padding: neither the pooled one nor inserted ones."""
+    if state.length <= limit:
+        return state
+    last_span = max((span.stop for span in state.spans.values()), default=0)
+    last_read = 0 if state.readout is None else int(state.readout.max()) + 1
+    lost = state.keep is not None and bool(state.keep[:, limit:].any())
+    if max(last_span, last_read) > limit or lost:
+        added = sum(span.stop - span.start for span in state.spans.values())
+        raise ValueError(
+            f"{type(tower).__name__}: a text needs {state.length} positions ({added} of them inserted) and "
+            f"the model has {limit}; shorten the prompt template or insert fewer vectors"
+        )
+    return cut(state, limit)
+
+
+def cut(state: TokenState, limit: int) -> TokenState:
+    """The first `limit` positions."""
+    keep = None if state.keep is None else state.keep[:, :limit]
+    return replace(state, tokens=state.tokens[:, :limit], keep=keep, _mask=None)
+
+
+def hf_mask(tower: object, state: TokenState, config: Any) -> Tensor | None:
+    """The mask for a transformers layer.
+
+    None where nothing is padded and the layer's own `is_causal` says the rest: the library does so too,
+    and it is what lets sdpa choose its fast kernel.
+    """
+    kind = config._attn_implementation
+    if kind == "sdpa" and state.keep is None:
+        return None
+    if kind not in ("eager", "sdpa"):
+        raise ValueError(
+            f"{type(tower).__name__}: attention implementation {kind!r} takes masks in another form; "
+            "use model.set_attn_implementation('sdpa') or 'eager'"
+        )
+    return state.mask()
+
+
+def lora_names(tower: object, table: Parts, blocks: Sequence[str], parts: Collection[str]) -> list[str]:
+    """Full layer names for `parts`, block by block.
+
+    Args:
+        tower: Named in errors.
+        table: Layers of one block by part.
+        blocks: Full name of every block inside the library's model.
+        parts: What is asked for, of LORA_PARTS.
+    """
+    name = type(tower).__name__
+    wanted = set(parts)
+    offered = "; ".join("+".join(group) for group in table)
+    known = {part for group in table for part in group}
+    if not wanted or not wanted <= known:
+        raise ValueError(
+            f"{name}.lora_targets: {sorted(wanted - known) or 'nothing'} asked for; this tower has {offered} "
+            f"(names are of {', '.join(LORA_PARTS)})"
+        )
+    chosen: list[str] = []
+    for group, layers in table.items():
+        if not wanted & set(group):
+            continue
+        if not wanted >= set(group):
+            raise ValueError(
+                f"{name}.lora_targets: {'+'.join(group)} are one fused layer ({', '.join(layers)}) here, so "
+                f"ask for all of them or none, not {sorted(wanted & set(group))}; this tower has {offered}"
+            )
+        chosen.extend(layers)
+    return [f"{block}.{layer}" for block in blocks for layer in chosen]
