@@ -30,7 +30,7 @@ class Task(LightningModule):
     Args:
         backbone: The pretrained model.
         adapter: What is learned; None leaves the model as it is (zero-shot).
-        objectives: Losses by name; the name is what they are logged under.
+        objectives: Losses by name; the name is what they are logged under. None switches one of a `base:` recipe off.
         optimizer: Class and arguments of the optimiser; needed to train.
         schedule: How the learning rate moves; constant when None.
     """
@@ -39,14 +39,14 @@ class Task(LightningModule):
         self,
         backbone: Backbone,
         adapter: Adapter | None = None,
-        objectives: Mapping[str, Objective] | None = None,
+        objectives: Mapping[str, Objective | None] | None = None,
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.adapter = adapter
-        self.objectives = nn.ModuleDict(objectives or {})
+        self.objectives = nn.ModuleDict({name: loss for name, loss in (objectives or {}).items() if loss is not None})
         self.optimizer = optimizer
         self.schedule = schedule
         # A checkpoint holds the trained tensors alone; on_load_checkpoint checks that none of those is missing.

@@ -33,7 +33,7 @@ class Classification(Task):
     Args:
         backbone: The pretrained model.
         adapter: What is learned; None for zero-shot.
-        objectives: Losses by name.
+        objectives: Losses by name; None switches one of a `base:` recipe off.
         optimizer: Class and arguments of the optimiser; needed to train.
         schedule: How the learning rate moves; constant when None.
     """
@@ -42,7 +42,7 @@ class Classification(Task):
         self,
         backbone: Backbone,
         adapter: Adapter | None = None,
-        objectives: dict[str, Objective] | None = None,
+        objectives: dict[str, Objective | None] | None = None,
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
     ) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from lightning.pytorch.cli import LRSchedulerCallable
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 Interval = Literal["step", "epoch"]
 
@@ -78,7 +78,7 @@ class TorchSchedule(Schedule):
     def build(self, optimizer: Optimizer, steps: int, epochs: int) -> LRScheduler:
         """The scheduler as configured; it knows its own length."""
         scheduler = self.scheduler(optimizer)
-        if not isinstance(scheduler, LRScheduler):
+        if isinstance(scheduler, ReduceLROnPlateau):
             raise TypeError(
                 f"TorchSchedule: {type(scheduler).__name__} follows a metric; give a scheduler that follows time"
             )
