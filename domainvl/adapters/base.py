@@ -17,6 +17,7 @@ from abc import ABC
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -105,14 +106,16 @@ class Adapter(nn.Module, ABC):
         """What is saved: everything that was learned, by name."""
         return {name: tensor.detach() for name, tensor in self.state_dict().items()}
 
+    def export(self, folder: Path, base: str | None) -> None:
+        """Write what other libraries can read into `folder`; `base` is the Hub id of the backbone, if it has one."""
+
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave; missing or unknown names are errors."""
         expected = set(self.tensors())
         if expected != set(tensors):
             missing, unknown = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
             raise ValueError(
-                f"{type(self).__name__}: the saved adapter does not fit; missing {missing[:5]}, "
-                f"unknown {unknown[:5]}"
+                f"{type(self).__name__}: the saved adapter does not fit; missing {missing[:5]}, unknown {unknown[:5]}"
             )
         for name, tensor in self.tensors().items():
             if tensor.shape != tensors[name].shape:

@@ -20,7 +20,7 @@ their 6 of 12, so that towers of any depth work; blocks count from 0.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +105,7 @@ class MMRL(Adapter):
         step = index - self._start[side]
         if step < 0:
             return state
-        new = self.maps[side][step](self.space)
+        new = cast(nn.ModuleList, self.maps[side])[step](self.space)
         if step == 0:
             return state.insert(new, at=state.prefix, name=_SPAN)
         return state.overwrite(new, name=_SPAN)

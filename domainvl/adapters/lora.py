@@ -1,0 +1,182 @@
+"""LoRA, as CLIP-LoRA uses it (Hu et al., ICLR 2022, arXiv 2106.09685; Zanella and Ben Ayed, arXiv 2405.18541).
+
+For a frozen weight W of the attention layers, in both towers:
+
+    y = x W^T + s dropout(x) A^T B^T        A [r, d_in] Kaiming uniform, B [d_out, r] zero, s = alpha / sqrt(r)
+
+so the start is the base model bit for bit, and W + s B A is the whole model afterwards: no cost at inference. The
+authors' loss is the cross-entropy of s cos(f, t).
+
+The layers are peft's, injected in place, and are exported in peft's own format. Differs from the authors' code: q,
+k and v are not split out of open_clip's fused weight, one A is shared by the three there, and dropout has to be
+0 (peft adds B A to the weight itself, where no input is left to drop).
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from safetensors.torch import save_file
+from torch import nn
+
+from domainvl.adapters.base import SIDES, Adapter, Side
+from domainvl.backbones.base import Backbone
+from domainvl.towers.base import LORA_PARTS, Tower
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
+
+Scaling = Literal["alpha/sqrt(rank)", "alpha/rank"]
+_NAME = "default"
+
+
+class LoRA(Adapter):
+    """Low-rank updates of attention (and MLP) weights.
+
+    Args:
+        rank: Rank r.
+        alpha: Numerator of the factor s.
+        parts: Layers to update: q, k, v, o (attention), up, down (MLP).
+        sides: Towers to update.
+        dropout: Share of the inputs of A that is dropped in training.
+        scaling: The factor s.
+        first_block: First block that is updated, from 0, in both towers.
+    """
+
+    def __init__(
+        self,
+        rank: int = 2,
+        alpha: float = 1.0,
+        parts: Sequence[str] = ("q", "k", "v"),
+        sides: Sequence[Side] = SIDES,
+        dropout: float = 0.25,
+        scaling: Scaling = "alpha/sqrt(rank)",
+        first_block: int = 0,
+    ) -> None:
+        super().__init__()
+        if rank < 1 or alpha <= 0:
+            raise ValueError(f"LoRA: rank and alpha must be positive, got {rank} and {alpha}")
+        if not 0 <= dropout < 1:
+            raise ValueError(f"LoRA: dropout must lie in 0..1 (1 excluded), got {dropout}")
+        for name, given, known in (("parts", parts, LORA_PARTS), ("sides", sides, SIDES)):
+            if not given or not set(given) <= set(known):
+                raise ValueError(f"LoRA: {name} must be some of {', '.join(known)}, got {list(given)}")
+        if scaling not in ("alpha/sqrt(rank)", "alpha/rank"):
+            raise ValueError(f"LoRA: scaling must be alpha/sqrt(rank) or alpha/rank, got {scaling!r}")
+        self.rank, self.alpha, self.parts, self.sides = rank, alpha, tuple(parts), tuple(sides)
+        self.dropout, self.scaling, self._first = dropout, scaling, first_block
+
+    def config(self) -> dict[str, Any]:
+        """See `Adapter.config`."""
+        return {
+            "rank": self.rank,
+            "alpha": self.alpha,
+            "parts": list(self.parts),
+            "sides": list(self.sides),
+            "dropout": self.dropout,
+            "scaling": self.scaling,
+            "first_block": self._first,
+        }
+
+    def attach(self, backbone: Backbone) -> None:
+        """See `Adapter.attach`. The layers become part of `backbone.library`, so a backbone takes one LoRA."""
+        from peft import LoraConfig, inject_adapter_in_model
+        from peft.tuners.lora import LoraLayer
+
+        library = backbone.library
+        if any(isinstance(module, LoraLayer) for module in library.modules()):
+            raise RuntimeError("LoRA: this backbone carries LoRA layers already; load the backbone once more")
+        names = [name for side in self.sides for name in self._targets(side, getattr(backbone, side))]
+        known = {name for name, _ in library.named_parameters()}
+        parameters = [name for name in names if name in known]
+        if parameters and self.dropout:
+            raise ValueError(
+                f"LoRA: dropout={self.dropout} is not possible here, {parameters[0]} (and {len(parameters) - 1} more) "
+                "are fused weights that are updated themselves; set dropout: 0"
+            )
+        self._peft = LoraConfig(
+            r=self.rank,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft says int and divides
+            use_rslora=self.scaling == "alpha/sqrt(rank)",
+            lora_dropout=self.dropout,
+            target_modules=sorted(set(names) - set(parameters)),
+            target_parameters=parameters or None,
+        )
+        # Of a copy: peft shortens the names in what it is given to endings, which another model might share.
+        inject_adapter_in_model(copy.deepcopy(self._peft), library, _NAME)
+        self._layers = {name: module for name, module in library.named_modules() if isinstance(module, LoraLayer)}
+        if len(self._layers) != len(names):
+            raise RuntimeError(f"LoRA: peft updated {len(self._layers)} layers, expected {len(names)}: {names[:3]}...")
+        # Registered here too, so that parameters(), train() and state_dict() of the adapter reach them.
+        self.factors = nn.ModuleDict({name.replace(".", "/"): _factors(layer) for name, layer in self._layers.items()})
+
+    def _targets(self, side: Side, tower: Tower) -> list[str]:
+        first = self.first_block(side, tower)
+        names = tower.lora_targets(self.parts)
+        blocks = [_block(name) for name in names]
+        if set(blocks) != set(range(tower.depth)):
+            raise RuntimeError(
+                f"LoRA: {type(tower).__name__}.lora_targets names blocks {sorted(set(blocks))}, "
+                f"it should name all of its {tower.depth}"
+            )
+        return [name for name, block in zip(names, blocks, strict=True) if block >= first]
+
+    def first_block(self, side: Side, tower: Tower) -> int:
+        """See `Adapter.first_block`."""
+        if side not in self.sides:
+            return tower.depth
+        if not 0 <= self._first < tower.depth:
+            raise ValueError(
+                f"LoRA: first_block must lie in 0..{tower.depth - 1} for the {side} tower "
+                f"({type(tower).__name__}, {tower.depth} blocks), got {self._first}"
+            )
+        return self._first
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """See `Adapter.off`: the base layers run alone."""
+        wanted = [parameter.requires_grad for parameter in self.parameters()]
+        self._enable(False, wanted)
+        try:
+            yield
+        finally:
+            self._enable(True, wanted)
+
+    def _enable(self, enabled: bool, wanted: list[bool]) -> None:
+        for layer in self._layers.values():
+            layer.enable_adapters(enabled)
+        # peft freezes what it disables and thaws what it enables; that is not ours to decide here.
+        for parameter, flag in zip(self.parameters(), wanted, strict=True):
+            parameter.requires_grad_(flag)
+
+    def export(self, folder: Path, base: str | None) -> None:
+        """See `Adapter.export`: `adapter_config.json` and `adapter_model.safetensors`, as peft reads them."""
+        values = self._peft.to_dict() | {"base_model_name_or_path": base, "inference_mode": True}
+        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+        text = json.dumps(plain, indent=2, sort_keys=True) + "\n"
+        (folder / "adapter_config.json").write_text(text, encoding="utf-8")
+        tensors = {
+            f"base_model.model.{name}.lora_{factor}.weight": getattr(layer, f"lora_{factor}")[_NAME].weight.detach()
+            for name, layer in self._layers.items()
+            for factor in ("A", "B")
+        }
+        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _factors(layer: LoraLayer) -> nn.ModuleDict:
+    return nn.ModuleDict({"A": layer.lora_A[_NAME], "B": layer.lora_B[_NAME], "dropout": layer.lora_dropout[_NAME]})
+
+
+def _block(name: str) -> int:
+    """The block that a layer lies in: the first number in its name."""
+    found = re.search(r"\.(\d+)\.", name)
+    if found is None:
+        raise RuntimeError(f"LoRA: no block number in the layer name {name!r}")
+    return int(found[1])
