@@ -1,0 +1,91 @@
+"""Rows that could not be used: listed with their reason, never replaced, never more than a stated share."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+
+class UnreadableImage(ValueError):
+    """An image file that does not hold what it promises. The text is a reason without path or patient."""
+
+
+class TooManyRejects(RuntimeError):
+    """More rows were rejected than the stated share allows."""
+
+
+@dataclass(frozen=True)
+class Reject:
+    """One row that is left out.
+
+    Attributes:
+        row: Line in the table, from 2 (1 is the header); 0 where there is no table.
+        path: Image, relative to the root.
+        reason: Why, for a person who wants to mend it.
+    """
+
+    row: int
+    path: str
+    reason: str
+
+
+class Rejects:
+    """The list of a run.
+
+    Args:
+        share: Largest share of all rows that may be rejected before the run stops.
+
+    Attributes:
+        path: File that `flush` writes to.
+        total: Number of rows that the share is taken of.
+    """
+
+    def __init__(self, share: float = 0.01) -> None:
+        if not 0 <= share <= 1:
+            raise ValueError(f"Rejects: share is {share}; give a number from 0 to 1, 0.01 is one per cent")
+        self.share = share
+        self.total = 0
+        self.path = Path("rejects.csv")
+        self._rows: dict[tuple[int, str], Reject] = {}
+
+    def add(self, rejects: Iterable[Reject]) -> None:
+        """Take rows in; one that is known already (a second epoch) is counted once."""
+        for reject in rejects:
+            self._rows.setdefault((reject.row, reject.path), reject)
+
+    def check(self) -> None:
+        """Raise TooManyRejects, after writing the list, when the share is passed."""
+        if len(self) <= self.share * self.total:
+            return
+        self.flush()
+        first = next(iter(self))
+        raise TooManyRejects(
+            f"{len(self)} of {self.total} rows cannot be used, more than the {self.share:.3g} that reject_share "
+            f"allows. The first: {_place(first)}: {first.reason}. The whole list with reasons is in "
+            f"{self.path.resolve()}. Mend the files or raise reject_share"
+        )
+
+    def flush(self) -> None:
+        """Write the list to `path` if there is anything in it."""
+        if self._rows:
+            self.write(self.path)
+
+    def write(self, path: Path) -> None:
+        """Write the list, also an empty one: columns row, path, reason."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(("row", "path", "reason"))
+            writer.writerows((reject.row or "", reject.path, reject.reason) for reject in self)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Reject]:
+        return iter(self._rows.values())
+
+
+def _place(reject: Reject) -> str:
+    return f"row {reject.row}, {reject.path}" if reject.row else reject.path
