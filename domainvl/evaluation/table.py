@@ -1,0 +1,104 @@
+"""The result on the terminal: readable at 80 columns and without colour."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from domainvl.evaluation.bootstrap import Interval
+    from domainvl.evaluation.result import Evaluation
+
+_LABELS = {
+    "auroc_macro": "AUROC, mean",
+    "auprc_macro": "AUPRC, mean",
+    "accuracy": "accuracy",
+    "accuracy_balanced": "bal. accuracy",
+    "f1_macro": "F1, mean",
+    "calibration_error": "calib. error*",
+}
+
+
+def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
+    """Print metrics, AUROC of every class, and notes.
+
+    Args:
+        evaluation: What to print.
+        console: Where to; standard output when None.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = console or Console()
+    adapted = evaluation.adapted is not None
+    console.print()
+    console.print(_metrics(evaluation, adapted))
+    console.print()
+    console.print(_classes(evaluation, adapted))
+    console.print()
+    patients = f"{evaluation.patients} patient{'s' if evaluation.patients != 1 else ''}"
+    notes = [f"{evaluation.images} images of {patients}; * lower is better."]
+    if evaluation.patients > 1:
+        notes[0] += f" In brackets: 95 % interval, {evaluation.resamples} resamples of patients."
+    for note in notes + evaluation.notes:
+        # A hanging indent, so that a wrapped note does not look like two.
+        line = Table.grid(padding=(0, 1))
+        line.add_row("-", Text(note))
+        console.print(line)
+
+
+def _metrics(evaluation: Evaluation, adapted: bool) -> Table:
+    columns = ["", "zero-shot", *(["adapted", "difference"] if adapted else [])]
+    table = _table(columns)
+    for name, value in evaluation.zero_shot.items():
+        cells = [_cell(value)]
+        if evaluation.adapted is not None and evaluation.difference is not None:
+            cells += [_cell(evaluation.adapted[name]), _cell(evaluation.difference[name], signed=True)]
+        table.add_row(_plain(_LABELS.get(name, name)), *cells)
+    return table
+
+
+def _classes(evaluation: Evaluation, adapted: bool) -> Table:
+    columns = ["AUROC", "pos.", "neg.", "zero-shot", *(["adapted", "diff."] if adapted else [])]
+    table = _table(columns, numbers=(1, 2))
+    for name, result in evaluation.per_class.items():
+        cells = [_plain(str(result.positives)), _plain(str(result.negatives)), _cell(result.zero_shot["auroc"])]
+        if result.adapted is not None and result.difference is not None:
+            change = result.difference["auroc"].value
+            cells += [_cell(result.adapted["auroc"]), _plain("-" if change is None else f"{change:+.3f}")]
+        table.add_row(_plain(name), *cells)
+    return table
+
+
+def _table(columns: list[str], numbers: tuple[int, ...] = ()) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 0), pad_edge=False, show_edge=False, highlight=False)
+    for place, name in enumerate(columns):
+        # Names fold rather than lose letters: the classes of a data set often differ only at the end.
+        first = place == 0
+        justify: Literal["left", "right"] = "right" if place in numbers else "left"
+        table.add_column(name, justify=justify, no_wrap=not first, overflow="fold" if first else "ellipsis")
+    return table
+
+
+def _cell(value: Interval, signed: bool = False) -> Text:
+    form = "{:+.3f}" if signed else "{:.3f}"
+    if value.value is None:
+        return _plain("-")
+    cell = _plain(form.format(value.value))
+    if value.low is not None and value.high is not None:
+        cell.append(f" ({form.format(value.low)}, {form.format(value.high)})", style="dim")
+    return cell
+
+
+def _plain(text: str) -> Text:
+    """Text in which brackets are brackets, not rich markup."""
+    from rich.text import Text
+
+    return Text(text)
