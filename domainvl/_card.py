@@ -1,0 +1,134 @@
+"""The model card of a saved adapter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+if TYPE_CHECKING:
+    from domainvl.backbones.base import BackboneSpec
+    from domainvl.hub import AdapterCard
+
+_PATH = re.compile(r"^(?:~|/|file:|[A-Za-z]:[\\/]|\\\\)")
+_SHOWN_CLASSES = 40
+
+_BODY = """
+# {title}
+
+A [domainvl](https://github.com/domainvl/domainvl) adapter: {adapter} on top of {base}, which it needs and does not
+contain. It scores {count} classes{together}: {classes}.
+
+{results}
+## Use
+
+```
+python -m domainvl test recipe.yaml --adapter FOLDER
+```
+
+`recipe.yaml` is how it was made; give your own data with `--data.root DIR`. A backbone with other weights or with
+another preprocessing preset is refused.
+
+## Limits
+
+A research artefact, not a medical device. It was measured on the data named above alone; measure it on yours before you
+believe it.
+"""
+
+
+def without_paths(recipe: str) -> str:
+    """The recipe with every absolute path replaced: folders name people, hospitals and machines."""
+    values = yaml.safe_load(recipe)
+    if not isinstance(values, dict):
+        raise ValueError(f"save_adapter: the recipe should be a YAML mapping, got {type(values).__name__}")
+    return yaml.safe_dump(_cleaned(values), sort_keys=False, allow_unicode=True)
+
+
+def hub_id(backbone: BackboneSpec) -> str | None:
+    """The backbone's repository on the Hub; None for a local folder or the built-in model."""
+    name = backbone.name.removeprefix("hf-hub:")
+    return name if name.count("/") == 1 and not name.startswith(("/", "builtin:")) else None
+
+
+def model_card(card: AdapterCard, recipe: str, metrics: Mapping[str, Any] | None) -> str:
+    """README.md with its YAML head."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    base = hub_id(card.backbone)
+    data = _data_name(recipe)
+    title = f"{card.adapter} for {data}"
+    results = None
+    if metrics is not None:
+        results = [
+            EvalResult(
+                task_type="zero-shot-image-classification",
+                dataset_type=data,
+                dataset_name=data,
+                dataset_split=str(metrics["split"]),
+                metric_type=name,
+                metric_value=value["value"],
+                metric_args=None if value["low"] is None else {"interval_95": [value["low"], value["high"]]},
+            )
+            for name, value in metrics["adapted"].items()
+            if value["value"] is not None
+        ]
+    head = ModelCardData(
+        model_name=title,
+        base_model=base,
+        base_model_relation="adapter" if base else None,
+        library_name="domainvl",
+        pipeline_tag="zero-shot-image-classification",
+        tags=["domainvl", card.adapter.lower(), "few-shot"],
+        eval_results=results,
+    )
+    names = ", ".join(card.classes[:_SHOWN_CLASSES])
+    more = len(card.classes) - _SHOWN_CLASSES
+    body = _BODY.format(
+        title=title,
+        adapter=card.adapter,
+        base=f"[{base}](https://huggingface.co/{base})" if base else f"`{card.backbone.name}`",
+        count=len(card.classes),
+        together=" that may occur together" if card.multilabel else "",
+        classes=f"{names} and {more} more" if more > 0 else names,
+        results="" if metrics is None else _table(metrics),
+    )
+    return f"---\n{head.to_yaml()}\n---\n{body}"
+
+
+def _table(metrics: Mapping[str, Any]) -> str:
+    lines = [
+        f"Measured on the {metrics['split']} split, with 95 % intervals:",
+        "",
+        "| metric | zero-shot | adapted |",
+        "|---|---|---|",
+    ]
+    for name, value in metrics["adapted"].items():
+        before = metrics["zero_shot"].get(name)
+        lines.append(f"| {name} | {_interval(before) if before else ''} | {_interval(value)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _interval(value: Mapping[str, Any]) -> str:
+    numbers = [value["value"], value["low"], value["high"]]
+    middle, low, high = ("n/a" if number is None else f"{number:.3f}" for number in numbers)
+    return f"{middle} ({low} to {high})"
+
+
+def _data_name(recipe: str) -> str:
+    """The data module's class, the only thing a card tells of the data."""
+    data = yaml.safe_load(recipe).get("data")
+    if isinstance(data, dict) and isinstance(data.get("class_path"), str):
+        return str(data["class_path"]).rsplit(".", 1)[-1]
+    return "unnamed data"
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _cleaned(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(item) for item in value]
+    if isinstance(value, str) and _PATH.match(value):
+        return "PATH"
+    return value

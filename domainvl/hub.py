@@ -1,0 +1,303 @@
+"""Adapters on disk: one small folder that says what it belongs to.
+
+    domainvl.json            what it is: method, arguments, backbone, preset, classes, prompts, versions
+    domainvl.safetensors     what was learned
+    README.md                model card
+    recipe.yaml              how it was made
+    adapter_config.json, adapter_model.safetensors    the LoRA part once more, as peft reads it without us
+
+A folder may come from anyone, so it is input and not code: tensors are safetensors, and a method is looked up among
+the names that `domainvl.adapters` exports. Nothing here touches the network.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+import domainvl
+from domainvl import adapters
+from domainvl._card import hub_id, model_card, without_paths
+from domainvl.adapters.base import Adapter
+from domainvl.backbones.base import Backbone, BackboneSpec
+
+FORMAT_VERSION = 1
+CARD, TENSORS = "domainvl.json", "domainvl.safetensors"
+_LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm", "peft", "safetensors")
+_ADAPTER, _SCALE = "adapter.", "logit_scale"
+
+
+@dataclass(frozen=True)
+class AdapterCard:
+    """What `domainvl.json` says.
+
+    Attributes:
+        adapter: Name of the method, one that `domainvl.adapters` exports.
+        init_args: Arguments of its constructor.
+        backbone: The model it was trained on, with the digests of weights and preset.
+        classes: Class names in the order of the training.
+        multilabel: Whether classes may occur together.
+        prompts: Templates, negatives and names, see `domainvl.data.prompts.PromptSet`.
+        versions: Of domainvl and of the libraries it stands on.
+        format_version: Of the folder.
+    """
+
+    adapter: str
+    init_args: dict[str, Any]
+    backbone: BackboneSpec
+    classes: list[str]
+    multilabel: bool
+    prompts: dict[str, Any]
+    versions: dict[str, str]
+    format_version: int = FORMAT_VERSION
+
+    def build(self) -> Adapter:
+        """The method with its arguments, not yet attached."""
+        if self.adapter == "Adapter" or self.adapter not in adapters.__all__:
+            known = sorted(set(adapters.__all__) - {"Adapter"})
+            raise ValueError(
+                f"{CARD} names the adapter {self.adapter!r}; known are {', '.join(known)}. Adapters are found in "
+                "domainvl.adapters alone, nothing that a folder names is imported"
+            )
+        try:
+            made: Adapter = getattr(adapters, self.adapter)(**self.init_args)
+        except TypeError as error:
+            raise ValueError(f"{CARD}: {self.adapter} does not take the arguments {self.init_args}: {error}") from None
+        return made
+
+    def check(self, backbone: BackboneSpec) -> None:
+        """Raise unless `backbone` is the model that the adapter was trained on, prepared in the same way."""
+        made_for, got = self.backbone, backbone
+        if made_for.weights != got.weights:
+            raise ValueError(
+                f"this {self.adapter} adapter was trained on {_named(made_for)}, but the backbone is {_named(got)}; "
+                f"give {made_for.kind} with name {made_for.name!r}"
+            )
+        if made_for.preset != got.preset:
+            raise ValueError(
+                f"this {self.adapter} adapter was trained on {_named(made_for)} with the preprocessing preset "
+                f"{made_for.preset}, but {_named(got)} here has {got.preset}; use the checkpoint's own "
+                "preprocessing files"
+            )
+
+
+@dataclass(frozen=True)
+class SavedAdapter:
+    """A folder that was read and fits a backbone.
+
+    Attributes:
+        card: What it is.
+        tensors: What `Adapter.load_tensors` takes.
+        logit_scale: The log of the temperature, if it was trained.
+    """
+
+    card: AdapterCard
+    tensors: dict[str, Tensor]
+    logit_scale: Tensor | None = None
+
+
+def save_adapter(
+    folder: Path | str,
+    adapter: Adapter,
+    *,
+    backbone: BackboneSpec,
+    classes: Sequence[str],
+    multilabel: bool,
+    prompts: Mapping[str, Any],
+    recipe: str,
+    metrics: Mapping[str, Any] | None = None,
+    logit_scale: Tensor | None = None,
+) -> Path:
+    """Write an adapter; the folder appears whole or not at all, in place of an older adapter of that name.
+
+    Args:
+        folder: Where to.
+        adapter: A trained adapter.
+        backbone: The model it was trained on, `Backbone.spec()`.
+        classes: Class names in the order of the training.
+        multilabel: Whether classes may occur together.
+        prompts: Templates, negatives and names as plain values.
+        recipe: The run's configuration in YAML; absolute paths in it are replaced.
+        metrics: The run's `metrics.json`, for the card.
+        logit_scale: The log of the temperature, if it was trained.
+    """
+    folder = Path(folder)
+    _refuse_foreign(folder)
+    card = AdapterCard(
+        adapter=type(adapter).__name__,
+        init_args=adapter.config(),
+        backbone=backbone,
+        classes=list(classes),
+        multilabel=multilabel,
+        prompts=dict(prompts),
+        versions=_versions(),
+    )
+    card.build()  # Refuses what could never be loaded again, before anything is written.
+    tensors = {_ADAPTER + name: tensor for name, tensor in adapter.tensors().items()}
+    if logit_scale is not None:
+        tensors[_SCALE] = logit_scale.detach()
+    tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
+    clean = without_paths(recipe)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    staging.mkdir()
+    try:
+        text = json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"
+        (staging / CARD).write_text(text, encoding="utf-8")
+        save_file(tensors, staging / TENSORS, metadata={"format": "pt"})
+        (staging / "recipe.yaml").write_text(clean, encoding="utf-8")
+        (staging / "README.md").write_text(model_card(card, clean, metrics), encoding="utf-8")
+        adapter.export(staging, hub_id(backbone))
+        _swap(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def read_adapter_card(folder: Path | str) -> AdapterCard:
+    """Read and check `domainvl.json`."""
+    folder = Path(folder)
+    path = folder / CARD
+    if not path.is_file():
+        there = sorted(entry.name for entry in folder.iterdir())[:8] if folder.is_dir() else None
+        if there and "adapter_config.json" in there:
+            raise ValueError(
+                f"{folder} is a plain PEFT adapter without {CARD}: it does not say which classes, prompts and "
+                "preprocessing it belongs to, so it cannot be used here; load it with peft"
+            )
+        state = "is not a folder" if there is None else f"has no {CARD}; it has {there}"
+        raise ValueError(f"no adapter: {folder} {state}. A run writes its own to RUN/adapter")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is damaged ({error}); copy or download the adapter again") from None
+    return _parsed(path, values)
+
+
+def read_adapter(folder: Path | str, backbone: BackboneSpec) -> SavedAdapter:
+    """Read a folder whole and check that it belongs to `backbone`.
+
+    This is what a task wants: `task.adopt(saved.card.build(), saved.tensors, saved.card.classes)`; its set-up calls
+    attach, prime and load_tensors when the zero-shot class features are known.
+    """
+    folder = Path(folder)
+    card = read_adapter_card(folder)
+    card.check(backbone)
+    path = folder / TENSORS
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {TENSORS}; copy or download the adapter again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}); copy or download the adapter again") from None
+    scale = tensors.pop(_SCALE, None)
+    unknown = sorted(name for name in tensors if not name.startswith(_ADAPTER))
+    if unknown:
+        raise ValueError(f"{path} holds tensors that no adapter has: {unknown[:5]}")
+    return SavedAdapter(card, {name.removeprefix(_ADAPTER): t for name, t in tensors.items()}, scale)
+
+
+def load_adapter(
+    folder: Path | str, backbone: Backbone, class_features: Tensor | None = None
+) -> tuple[Adapter, AdapterCard]:
+    """A trained adapter, ready to use on `backbone`, outside of a task.
+
+    The order inside is attach (LoRA puts its layers into the backbone), prime (LinearProbe makes its rows), load.
+    A trained temperature is written into the backbone.
+
+    Args:
+        folder: What `save_adapter` wrote.
+        backbone: The model it was trained on, frozen, without LoRA layers.
+        class_features: Zero-shot class features `[C, D]`, normalised, of `card.classes` (in multi-label data those
+            of the positive prompts, then of the negative ones); needed by methods that start from them.
+    """
+    saved = read_adapter(folder, backbone.spec())
+    adapter = saved.card.build()
+    primed = type(adapter).prime is not Adapter.prime
+    if primed and class_features is None:
+        raise ValueError(
+            f"load_adapter: {saved.card.adapter} starts from the zero-shot class features; pass class_features"
+        )
+    adapter.attach(backbone)
+    if class_features is not None:
+        adapter.prime(class_features)
+    adapter.load_tensors(saved.tensors)
+    if saved.logit_scale is not None:
+        backbone.logit_scale.data.copy_(saved.logit_scale)
+    return adapter.eval(), saved.card
+
+
+def _named(spec: BackboneSpec) -> str:
+    revision = f" at {spec.revision[:8]}" if spec.revision else ""
+    return f"{spec.kind}({spec.name!r}{revision}, weights {spec.weights})"
+
+
+def _versions() -> dict[str, str]:
+    found = {"domainvl": domainvl.__version__}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _parsed(path: Path, values: Any) -> AdapterCard:
+    """Plain JSON to a card; the file may hold anything."""
+    if not isinstance(values, dict) or not isinstance(values.get("format_version"), int):
+        raise ValueError(f"{path} is no adapter description: it needs a number `format_version`")
+    if values["format_version"] > FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format {values['format_version']}, this domainvl {domainvl.__version__} reads up to "
+            f"{FORMAT_VERSION}; it was written by a newer one: pip install -U domainvl"
+        )
+    kinds = {
+        "adapter": str,
+        "init_args": dict,
+        "backbone": dict,
+        "classes": list,
+        "multilabel": bool,
+        "prompts": dict,
+        "versions": dict,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(values.get(name), kind):
+            raise ValueError(f"{path}: {name!r} should be a {kind.__name__}, got {values.get(name)!r}")
+    if not all(isinstance(name, str) for name in values["classes"]):
+        raise ValueError(f"{path}: 'classes' should hold names, got {values['classes'][:5]}")
+    known = {field.name for field in fields(BackboneSpec)}
+    spec = values["backbone"]
+    if set(spec) != known or not all(isinstance(spec[key], str) for key in known - {"revision"}):
+        raise ValueError(f"{path}: 'backbone' should hold {', '.join(sorted(known))}, got {spec}")
+    parsed = {name: values[name] for name in kinds} | {"backbone": BackboneSpec(**spec)}
+    return AdapterCard(**parsed, format_version=values["format_version"])
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not (folder / CARD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(
+            f"{folder} exists and is no adapter folder (it has no {CARD}); it would be replaced whole, so choose "
+            "another name"
+        )
+
+
+def _swap(new: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(new, target)
+        return
+    old = new.with_name(new.name + ".old")
+    os.rename(target, old)
+    os.rename(new, target)
+    shutil.rmtree(old)

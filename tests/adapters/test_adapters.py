@@ -1,0 +1,218 @@
+"""Every adapter on every tower family: add a row to ADAPTERS, or a toy to toys.TOYS."""
+
+import inspect
+from functools import partial
+
+import pytest
+import torch
+from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictures, scores, texts, toy
+from torch.nn.functional import cross_entropy
+
+from domainvl import adapters
+from domainvl.adapters import MMRL, CoOp, LinearProbe, LoRA
+from domainvl.adapters.base import SIDES, Adapter, cosine_logits
+
+ADAPTERS = {
+    "CoOp": partial(CoOp, tokens=3),
+    "CoOp from words": partial(CoOp, init="a photo of"),
+    "LoRA": partial(LoRA, rank=2, dropout=0.0),
+    "LoRA late": partial(LoRA, rank=3, alpha=2.0, parts=["o", "up", "down"], dropout=0.0, first_block=1),
+    "LoRA text": partial(LoRA, sides=["text"], dropout=0.0, scaling="alpha/rank"),
+    "MMRL": partial(MMRL, tokens=3, width=16),
+    "MMRL from 0": partial(MMRL, tokens=2, width=8, first_block=0, alpha=0.4, scale=30.0),
+    "LinearProbe": LinearProbe,
+    "LinearProbe without bias": partial(LinearProbe, bias=False),
+}
+TOKENS = [name for name in ADAPTERS if not name.startswith("LinearProbe")]
+LABEL = torch.tensor([0, 1, 2, 0, 1])
+
+everywhere = pytest.mark.parametrize("where", TOYS)
+every = pytest.mark.parametrize("name", ADAPTERS)
+
+
+def trained(name, where):
+    backbone = toy(where)
+    return moved(attached(ADAPTERS[name](), backbone)), backbone
+
+
+@everywhere
+@every
+def test_only_the_adapter_learns(name, where):
+    adapter, backbone = trained(name, where)
+    own = {id(parameter) for parameter in adapter.parameters()}
+    others = {key: p for key, p in [*backbone.named_parameters(), *backbone.named_buffers()] if id(p) not in own}
+    before = {key: value.detach().clone() for key, value in others.items()}
+    start = {key: value.detach().clone() for key, value in adapter.named_parameters()}
+    optimizer = torch.optim.SGD([p for p in [*backbone.parameters(), *adapter.parameters()] if p.requires_grad], lr=0.1)
+    cross_entropy(scores(adapter.train(), backbone)["image.logits"], LABEL).backward()
+    optimizer.step()
+    for key, parameter in adapter.named_parameters():
+        assert parameter.grad is not None, key
+        assert float(parameter.grad.abs().max()) > 0, key
+        assert not torch.equal(parameter, start[key]), key
+    for key, value in others.items():
+        assert not value.requires_grad, key
+        assert torch.equal(value, before[key]), key
+
+
+@everywhere
+@every
+def test_it_changes_what_is_predicted(name, where):
+    adapter, backbone = trained(name, where)
+    plain = scores(Adapter(), toy(where))["image.logits"]
+    assert float((scores(adapter, backbone)["image.logits"] - plain).detach().abs().max()) > 1e-3
+
+
+@everywhere
+@every
+def test_off_is_the_base_model_to_the_bit(name, where):
+    adapter, backbone = trained(name, where)
+    untouched = toy(where)
+    words = untouched.tokenize(CLASSES)
+    with torch.no_grad(), adapter.off():
+        assert torch.equal(backbone.image(pictures()), untouched.image(pictures()))
+        assert torch.equal(backbone.text(words), untouched.text(words))
+    with torch.no_grad():
+        again = scores(adapter, backbone)["image.logits"]
+    other, same = trained(name, where)
+    assert torch.equal(again, scores(other, same)["image.logits"])
+
+
+@everywhere
+@every
+def test_off_in_the_middle_of_a_step_leaves_the_gradient_alone(name, where):
+    gradients = []
+    for interrupted in (False, True):
+        adapter, backbone = trained(name, where)
+        loss = cross_entropy(scores(adapter, backbone)["image.logits"], LABEL)
+        if interrupted:
+            with torch.no_grad(), adapter.off():
+                backbone.image(pictures())
+        loss.backward()
+        gradients.append([parameter.grad for parameter in adapter.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+
+
+@everywhere
+@every
+@pytest.mark.parametrize("side", SIDES)
+def test_first_block_is_honest(name, where, side):
+    """The state in front of it is the base model's, the state behind it is not, and going on from there is exact."""
+    adapter, backbone = trained(name, where)
+    tower, base = getattr(backbone, side), getattr(toy(where), side)
+    inputs = pictures() if side == "image" else texts(adapter, backbone)
+    first = adapter.first_block(side, tower)
+    words = adapter.words if side == "text" else None
+    edit = partial(adapter.edit, side)
+    with torch.no_grad():
+        whole = adapter.readout(side, tower, tower.run(tower.embed(inputs, words), edit))
+        prefix = adapter.prefix(side, tower, inputs)
+        resumed = adapter.finish(side, tower, prefix)
+        assert whole.keys() == resumed.keys()
+        assert all(torch.equal(value, resumed[key]) for key, value in whole.items())
+        if first > 0:
+            assert torch.equal(prefix.tokens, base.run(base.embed(inputs), stop=first).tokens)
+        if first < tower.depth:
+            behind = tower.run(prefix, edit, start=first, stop=first + 1).tokens
+            plain = base.run(base.embed(inputs), stop=first + 1).tokens
+            assert behind.shape != plain.shape or not torch.equal(behind, plain)
+
+
+@everywhere
+@every
+def test_novel_classes(name, where):
+    adapter, backbone = trained(name, where)
+    classes = ["cardiomegaly", "fracture", "edema", "a pneumothorax on the left"]
+    if adapter.only_known_classes():
+        with pytest.raises(ValueError, match="novel"):
+            scores(adapter, backbone, classes, novel=True)
+    else:
+        assert scores(adapter, backbone, classes, novel=True)["image.logits"].shape == (5, 4)
+
+
+@everywhere
+@every
+def test_config_makes_the_same_method_again(name, where):
+    made = ADAPTERS[name]()
+    assert set(made.config()) == set(inspect.signature(type(made)).parameters)
+    again = type(made)(**made.config())
+    assert again.config() == made.config()
+    backbone = toy(where)
+    given = (
+        {key: value for key, value in ADAPTERS[name].keywords.items()} if isinstance(ADAPTERS[name], partial) else {}
+    )
+    assert {key: made.config()[key] for key in given} == given
+    assert attached(again, backbone).tensors().keys() == attached(made, toy(where)).tensors().keys()
+
+
+@every
+def test_tensors_that_do_not_fit_are_refused(name):
+    adapter, _ = trained(name, "hf_clip")
+    tensors = adapter.tensors()
+    key = next(iter(tensors))
+    adapter.load_tensors(dict(tensors))
+    for broken, message in [
+        ({k: v for k, v in tensors.items() if k != key}, "missing"),
+        (tensors | {"extra": torch.zeros(1)}, "extra"),
+        (tensors | {key: torch.zeros(7, 7)}, r"\(7, 7\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            adapter.load_tensors(broken)
+
+
+@pytest.mark.parametrize("name", [n for n in TOKENS if n.startswith("MMRL")])
+def test_token_adapters_refuse_a_cnn_by_name(name):
+    with pytest.raises(TypeError, match=r"MMRL.*Convolution.*LinearProbe"):
+        ADAPTERS[name]().attach(toy("cnn"))
+
+
+@pytest.mark.parametrize("name", ["LinearProbe", "CoOp"])
+def test_what_leaves_the_image_tower_alone_works_on_a_cnn(name):
+    backbone = toy("cnn")
+    adapter = attached(ADAPTERS[name](), backbone)
+    assert scores(adapter, backbone)["image.logits"].shape == (5, 3)
+
+
+@everywhere
+def test_probe_starts_as_the_zero_shot_classifier(where):
+    backbone = toy(where)
+    adapter = attached(LinearProbe(), backbone)
+    image = backbone.image(pictures())
+    zero_shot = cosine_logits(image, class_features(backbone), backbone.scale())
+    torch.testing.assert_close(scores(adapter, backbone)["image.logits"], zero_shot, rtol=0, atol=1e-5)
+
+
+def test_probe_wants_prime_first():
+    with pytest.raises(RuntimeError, match="prime"):
+        LinearProbe().logits({"image.pooled": torch.zeros(1, 4)}, torch.tensor(1.0))
+
+
+def test_every_method_is_in_the_table():
+    exported = set(adapters.__all__) - {"Adapter"}
+    assert exported == {type(make()).__name__ for make in ADAPTERS.values()}
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (partial(CoOp, tokens=0), "CoOp: tokens"),
+        (partial(CoOp, init="  "), "CoOp: init"),
+        (partial(LoRA, rank=0), "LoRA: rank"),
+        (partial(LoRA, dropout=1.0), "LoRA: dropout"),
+        (partial(LoRA, parts=["query"]), "q, k, v, o, up, down"),
+        (partial(LoRA, sides=[]), "image, text"),
+        (partial(LoRA, scaling="alpha"), "alpha/rank"),
+        (partial(MMRL, tokens=0), "MMRL: tokens"),
+        (partial(MMRL, alpha=1.5), "MMRL: alpha"),
+        (partial(MMRL, scale=-1.0), "MMRL: scale"),
+    ],
+)
+def test_bad_arguments(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize("make", [partial(LoRA, first_block=3), partial(MMRL, first_block=3)])
+def test_first_block_beyond_the_tower_names_tower_and_depth(make):
+    with pytest.raises(ValueError, match=r"first_block must lie in 0\.\.2 for the text tower .*3 blocks.*got 3"):
+        make().attach(toy("hf_clip"))
