@@ -1,6 +1,27 @@
 """Encoders of several libraries behind one interface."""
 
 from domainvl.towers.base import LORA_PARTS, Edit, Tower, Words
+from domainvl.towers.convnet import TimmCNN
 from domainvl.towers.hf_clip import HFClipImage, HFClipText
+from domainvl.towers.hf_siglip import HFSiglipImage, HFSiglipText
+from domainvl.towers.hf_text import HFText
+from domainvl.towers.openclip import OpenClipImage, OpenClipText, open_clip_towers
+from domainvl.towers.timm_vit import TimmViT, timm_tower
 
-__all__ = ["LORA_PARTS", "Edit", "HFClipImage", "HFClipText", "Tower", "Words"]
+__all__ = [
+    "LORA_PARTS",
+    "Edit",
+    "HFClipImage",
+    "HFClipText",
+    "HFSiglipImage",
+    "HFSiglipText",
+    "HFText",
+    "OpenClipImage",
+    "OpenClipText",
+    "TimmCNN",
+    "TimmViT",
+    "Tower",
+    "Words",
+    "open_clip_towers",
+    "timm_tower",
+]

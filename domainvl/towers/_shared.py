@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from domainvl.tokens import TokenState
 from domainvl.towers.base import LORA_PARTS, Words
@@ -45,7 +45,8 @@ def fit_context(tower: object, state: TokenState, limit: int) -> TokenState:
         return state
     last_span = max((span.stop for span in state.spans.values()), default=0)
     last_read = 0 if state.readout is None else int(state.readout.max()) + 1
-    lost = state.keep is not None and bool(state.keep[:, limit:].any())
+    # Without a mask every token counts as real, except behind the end of text that a causal tower reads.
+    lost = not state.causal if state.keep is None else bool(state.keep[:, limit:].any())
     if max(last_span, last_read) > limit or lost:
         added = sum(span.stop - span.start for span in state.spans.values())
         raise ValueError(
@@ -59,6 +60,27 @@ def cut(state: TokenState, limit: int) -> TokenState:
     """The first `limit` positions."""
     keep = None if state.keep is None else state.keep[:, :limit]
     return replace(state, tokens=state.tokens[:, :limit], keep=keep, _mask=None)
+
+
+def fit_fixed(tower: object, state: TokenState, ids: Tensor, limit: int) -> TokenState:
+    """Bring a text that is read at its last position, padding included, back to `limit` positions.
+
+    Inserted vectors take the place of surplus padding at the end, so that the sequence keeps the length
+    that the model was trained with. How much is surplus shows in the ids: a row ends with equal ones, of
+    which one stays.
+    """
+    added = state.length - limit
+    if added > 0:
+        surplus = added < ids.shape[1] and bool((ids[:, -(added + 1) :] == ids[:, -1:]).all())
+        last_span = max((span.stop for span in state.spans.values()), default=0)
+        if not surplus or last_span > limit:
+            raise ValueError(
+                f"{type(tower).__name__}: {added} inserted vectors need as many padding positions, and a "
+                f"text leaves fewer of the {limit}; shorten the prompt template or insert fewer vectors"
+            )
+        state = cut(state, limit)
+    last = torch.full((ids.shape[0],), state.length - 1, dtype=torch.long, device=ids.device)
+    return replace(state, readout=last)
 
 
 def hf_mask(tower: object, state: TokenState, config: Any) -> Tensor | None:
@@ -107,3 +129,16 @@ def lora_names(tower: object, table: Parts, blocks: Sequence[str], parts: Collec
             )
         chosen.extend(layers)
     return [f"{block}.{layer}" for block in blocks for layer in chosen]
+
+
+def prefixed(path: str, blocks: str, depth: int) -> list[str]:
+    """Full names of all blocks: `path.blocks.0` and so on; `path` may be empty."""
+    return [f"{path}.{blocks}.{index}" if path else f"{blocks}.{index}" for index in range(depth)]
+
+
+def output_size(projection: nn.Module, width: int) -> int:
+    """Size of a projected feature, asked of the projection itself."""
+    weight = next(projection.parameters(), None)
+    probe = torch.zeros(1, width) if weight is None else weight.new_zeros(1, width)
+    with torch.no_grad():
+        return projection(probe).shape[-1]

@@ -1,0 +1,110 @@
+"""BERT-like text encoders of transformers (BERT, RoBERTa, XLM-RoBERTa), bare or inside open_clip."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from domainvl.features import TextInputs
+from domainvl.tokens import TokenState
+from domainvl.towers._shared import (
+    Parts,
+    first,
+    fit_context,
+    hf_mask,
+    lora_names,
+    output_size,
+    pick,
+    prefixed,
+    real,
+)
+from domainvl.towers.base import Tower, Words
+
+Pooling = Literal["cls", "mean", "pooler"]
+"""The first token; the mean over real tokens; the first token through the model's own pooler."""
+
+_TYPES = ("bert", "roberta", "xlm-roberta")
+_PARTS: Parts = {
+    ("q",): ("attention.self.query",),
+    ("k",): ("attention.self.key",),
+    ("v",): ("attention.self.value",),
+    ("o",): ("attention.output.dense",),
+    ("up",): ("intermediate.dense",),
+    ("down",): ("output.dense",),
+}
+
+
+class HFText(Tower):
+    """A BERT-like encoder.
+
+    Args:
+        model: A `BertModel`, `RobertaModel` or `XLMRobertaModel`; its weights are used in place.
+        pooling: How tokens become one feature.
+        projection: From `width` into the shared space; None leaves the feature as it is.
+        path: Name of `model` inside the library's model, for `lora_targets`.
+    """
+
+    def __init__(
+        self, model: Any, pooling: Pooling = "cls", projection: nn.Module | None = None, path: str = ""
+    ) -> None:
+        super().__init__()
+        self.encoder = model
+        config = self.encoder.config
+        if config.model_type not in _TYPES or config.is_decoder:
+            raise ValueError(
+                f"HFText: model_type {config.model_type!r}{' as decoder' if config.is_decoder else ''} is "
+                f"not supported; supported encoders are {', '.join(_TYPES)}"
+            )
+        if pooling not in ("cls", "mean", "pooler"):
+            raise ValueError(f"HFText: pooling {pooling!r} is not one of cls, mean, pooler")
+        if pooling == "pooler" and self.encoder.pooler is None:
+            raise ValueError("HFText: pooling 'pooler' needs the model's pooling layer; this one was built without")
+        self.pooling, self.path = pooling, path
+        self.projection = nn.Identity() if projection is None else projection
+        self.width, self.depth = config.hidden_size, config.num_hidden_layers
+        self.out_dim = output_size(self.projection, self.width)
+        # RoBERTa counts positions from behind its padding id.
+        self.offset = 0 if config.model_type == "bert" else config.pad_token_id + 1
+        self.context = config.max_position_embeddings - self.offset
+
+    def embed(self, inputs: TextInputs, words: Words | None = None) -> TokenState:
+        """Word embeddings, `words`, positions, the embeddings' own normalisation."""
+        readout = None if self.pooling == "mean" else first(len(inputs), inputs.ids.device)
+        state = TokenState(
+            self.encoder.embeddings.word_embeddings(inputs.ids), keep=real(inputs.keep), readout=readout, prefix=1
+        )
+        if words is not None:
+            state = words(state)
+        state = fit_context(self, state, self.context)
+        return state.step(self.encoder.embeddings(inputs_embeds=state.tokens))
+
+    def block(self, index: int, state: TokenState) -> TokenState:
+        """Run one layer."""
+        mask = hf_mask(self, state, self.encoder.config)
+        return state.step(self.encoder.encoder.layer[index](state.tokens, mask))
+
+    def norm(self, tokens: Tensor) -> Tensor:
+        """Nothing: a BERT layer ends with its normalisation."""
+        return tokens
+
+    def pool(self, state: TokenState) -> Tensor:
+        """First token or mean of the real tokens; inserted ones are left out."""
+        if self.pooling == "cls":
+            return pick(state)
+        if self.pooling == "pooler":
+            return self.encoder.pooler(pick(state)[:, None])
+        state = state.original()
+        tokens = state.tokens
+        keep = torch.ones_like(tokens[..., 0]) if state.keep is None else state.keep.to(tokens.dtype)
+        return (tokens * keep[..., None]).sum(dim=1) / keep.sum(dim=1, keepdim=True)
+
+    def project(self, pooled: Tensor) -> Tensor:
+        """The projection."""
+        return self.projection(pooled)
+
+    def lora_targets(self, parts: Collection[str]) -> list[str]:
+        """Every part is a layer of its own; give the names to PEFT as `target_modules`."""
+        return lora_names(self, _PARTS, prefixed(self.path, "encoder.layer", self.depth), parts)
