@@ -43,7 +43,8 @@ def test_only_the_adapter_learns(name, where):
     others = {key: p for key, p in [*backbone.named_parameters(), *backbone.named_buffers()] if id(p) not in own}
     before = {key: value.detach().clone() for key, value in others.items()}
     start = {key: value.detach().clone() for key, value in adapter.named_parameters()}
-    optimizer = torch.optim.SGD([p for p in [*backbone.parameters(), *adapter.parameters()] if p.requires_grad], lr=0.1)
+    everything = torch.nn.ModuleList([backbone, adapter])
+    optimizer = torch.optim.SGD([p for p in everything.parameters() if p.requires_grad], lr=0.1)
     cross_entropy(scores(adapter.train(), backbone)["image.logits"], LABEL).backward()
     optimizer.step()
     for key, parameter in adapter.named_parameters():
@@ -138,9 +139,7 @@ def test_config_makes_the_same_method_again(name, where):
     again = type(made)(**made.config())
     assert again.config() == made.config()
     backbone = toy(where)
-    given = (
-        {key: value for key, value in ADAPTERS[name].keywords.items()} if isinstance(ADAPTERS[name], partial) else {}
-    )
+    given = getattr(ADAPTERS[name], "keywords", {})
     assert {key: made.config()[key] for key in given} == given
     assert attached(again, backbone).tensors().keys() == attached(made, toy(where)).tensors().keys()
 

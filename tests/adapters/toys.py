@@ -35,7 +35,7 @@ class Toy(Backbone):
     def tokenize(self, texts):
         rows = []
         for text in texts:
-            ids = [zlib.crc32(word.encode()) % WORDS for word in re.findall(r"\w+|[^\w\s]", text)]
+            ids = [zlib.crc32(word.encode()) % WORDS for word in re.findall(r"\w+|[.,?]", text)]
             rows.append(([START] if self.start else []) + ids + [END])
         length = CONTEXT if self.fixed else max(map(len, rows))
         ids = torch.tensor([row + [PAD] * (length - len(row)) for row in rows])
