@@ -4,7 +4,7 @@ from domainvl.evaluation.bootstrap import Interval
 from domainvl.evaluation.files import write_metrics, write_predictions
 from domainvl.evaluation.metrics import METRICS
 from domainvl.evaluation.predictions import Predictions
-from domainvl.evaluation.result import ClassResult, Evaluation, evaluate
+from domainvl.evaluation.result import ClassResult, Evaluation, evaluate, headline
 from domainvl.evaluation.table import print_table
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Interval",
     "Predictions",
     "evaluate",
+    "headline",
     "print_table",
     "write_metrics",
     "write_predictions",

@@ -16,6 +16,8 @@ from domainvl.evaluation.weighted import WeightedMetrics
 
 FEW_PATIENTS = 20
 """Below this many a percentile interval is too short more often than it should be."""
+CALIBRATION_PATIENTS = 500
+"""Below this many, sampling noise in the bins adds to the calibration error (measured in `bootstrap`'s docstring)."""
 
 Intervals = dict[str, Interval]
 
@@ -116,12 +118,21 @@ def evaluate(
             name: ClassResult(int(positives[c]), int(negatives[c]), *per_class[c])
             for c, name in enumerate(predictions.classes)
         },
-        notes=notes + _outside(overall[0], overall[1]),
+        notes=notes,
         images=len(predictions),
         patients=patients,
         resamples=resamples,
         seed=seed,
     )
+
+
+def headline(predictions: Predictions) -> dict[str, float]:
+    """Values without intervals of the adapted model, or of zero-shot where there is none; cheap enough for each epoch."""
+    if predictions.labels is None:
+        return {}
+    scores = predictions.zero_shot if predictions.adapted is None else predictions.adapted
+    overall = _point(predictions.labels, predictions.known, scores).overall
+    return {name: float(value) for name, value in overall.items() if np.isfinite(value)}
 
 
 def _point(labels: NDArray[np.generic], known: Bools, scores: NDArray[np.floating]) -> Values:
@@ -184,6 +195,11 @@ def _notes(
         return notes
     if patients < FEW_PATIENTS:
         notes.append(f"Only {patients} patients: take the intervals for too short.")
+    if patients < CALIBRATION_PATIENTS:
+        notes.append(
+            f"Calibration error and its interval read too high below {CALIBRATION_PATIENTS} patients; "
+            "the difference is not affected."
+        )
     single = [name for (name, p, n), alone in zip(named, lone, strict=True) if alone and p and n]
     if single:
         notes.append(f"No interval, as all positives or all negatives are one patient's: {', '.join(single)}.")
@@ -193,21 +209,6 @@ def _notes(
         total = len(samples[0].overall["accuracy"])
         notes.append(f"Classes that lost a label and left the mean, in resamples of {total}: {', '.join(dropped)}.")
     return notes
-
-
-def _outside(*models: Intervals | None) -> list[str]:
-    names = [name for name in metrics.METRICS for values in models if values is not None and not _inside(values[name])]
-    if not names:
-        return []
-    found = ", ".join(dict.fromkeys(names))
-    return [f"Outside its own interval, as resampling shifts it: {found}. Read that interval for its width only."]
-
-
-def _inside(value: Interval) -> bool:
-    if value.value is None or value.low is None or value.high is None:
-        return True
-    # Point values by torchmetrics are rounded to single precision.
-    return value.low - 1e-6 <= value.value <= value.high + 1e-6
 
 
 def _models(result: Evaluation | ClassResult) -> dict[str, Any]:

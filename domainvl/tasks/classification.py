@@ -13,7 +13,7 @@ from torch import Tensor
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.distributed import gather_objects
-from domainvl.evaluation import Predictions, point_metrics
+from domainvl.evaluation import Predictions, headline
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Objective
 from domainvl.tasks.base import Task
@@ -183,13 +183,11 @@ class Classification(Task):
     def on_validation_epoch_end(self) -> None:
         """Log the headline numbers."""
         self._collect()
-        if self.predictions is None or self.predictions.labels is None:
+        if self.predictions is None:
             return
-        scores = self.predictions.zero_shot if self.predictions.adapted is None else self.predictions.adapted
         stage = "test" if self.trainer.testing else "val"
-        for name, value in point_metrics(self.predictions, scores).items():
-            if value is not None:
-                self.log(f"{stage}/{name}", value, prog_bar=name == "auroc_macro", rank_zero_only=True)
+        for name, value in headline(self.predictions).items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "auroc_macro", rank_zero_only=True)
 
     on_test_epoch_end = on_validation_epoch_end
 
