@@ -1,0 +1,194 @@
+"""Chest X-rays from a table, from class folders, or from a public data set as it was downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from data_modules.readers.generic import ClassFolders, ImageTable
+from data_modules.readers.image import SUFFIXES, read_image
+from data_modules.readers.layout import Layout
+from domainvl.data.augment import Augment
+from domainvl.data.images import Reader
+from domainvl.data.labels import LabelPolicy, PolicyName
+from domainvl.data.manifest import Manifest
+from domainvl.data.module import DataModule
+from domainvl.data.names import hint, listing
+from domainvl.data.paths import existing_root
+from domainvl.data.preset import Preset
+from domainvl.data.prompts import PromptSet
+
+NORMAL = frozenset({"no finding", "normal"})
+_FRONTAL = frozenset({"pa", "ap", "frontal", "ap_horizontal", "ap axial", "ap lldy", "ap rldy", "pa lldy", "pa rldy"})
+_LATERAL = frozenset({"lateral", "l", "ll", "rl", "lat", "xtable lateral", "swimmers"})
+
+
+class ChestXrays(DataModule):
+    """Chest X-rays.
+
+    Without a root it reads the procedural samples. With one it reads `table`; or, when no table is named,
+    `studies.csv`, or one folder per class; or a public data set when its `layout` is named.
+
+    Args:
+        root: Folder that holds the images.
+        layout: A public data set, for example `MimicCxrJpg`; then no table or column is named.
+        table: CSV with one row per image, below the root or anywhere.
+        image_column: See `ImageTable` for all columns.
+        label_columns: One column per class.
+        class_column: The column that holds an image's only class.
+        patient_column: Patients.
+        study_column: Studies.
+        split_column: Splits; patients are split by `split_seed` when there is none.
+        view_column: Projections.
+        report_column: Reports.
+        findings_column: Findings sections.
+        impression_column: Impression sections.
+        views: Projections to use, as the data set spells them, or `frontal` and `lateral`; all when None.
+        classes: Classes to use, in this order; all but "No Finding" when None (its opposite is no finding, so it makes
+            a poor prompt; name it to have it).
+        prompts: See `DataModule`, as for all that follow.
+        labels: What uncertain and blank labels count as.
+        shots: Training patients per class.
+        seed: Seed of shots and order.
+        split_seed: Seed of the patient split.
+        split_fractions: Shares of train, validate and test patients.
+        preset: Preprocessing.
+        augment: Random changes to training images.
+        batch_size: Images per training batch.
+        eval_batch_size: Images per batch elsewhere.
+        drop_last: Leave the last, smaller training batch out.
+        workers: Processes or threads that read images.
+        memory: GiB that one split may take in memory.
+        reject_share: Largest share of rows that may be unusable.
+        predict_folder: Folder with images to predict.
+    """
+
+    name = "chest X-rays"
+    suffixes = SUFFIXES
+
+    def __init__(
+        self,
+        root: str | None = None,
+        *,
+        layout: Layout | None = None,
+        table: str | None = None,
+        image_column: str | None = None,
+        label_columns: Sequence[str] | None = None,
+        class_column: str | None = None,
+        patient_column: str | None = None,
+        study_column: str | None = None,
+        split_column: str | None = None,
+        view_column: str | None = None,
+        report_column: str | None = None,
+        findings_column: str | None = None,
+        impression_column: str | None = None,
+        views: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+        prompts: PromptSet | None = None,
+        labels: PolicyName | LabelPolicy = "ignore",
+        shots: int | None = None,
+        seed: int | None = None,
+        split_seed: int = 0,
+        split_fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
+        preset: Preset | None = None,
+        augment: Augment | None = None,
+        batch_size: int = 32,
+        eval_batch_size: int = 128,
+        drop_last: bool = True,
+        workers: int | None = None,
+        memory: float = 2.0,
+        reject_share: float = 0.01,
+        predict_folder: str | None = None,
+    ) -> None:
+        super().__init__(
+            classes=classes,
+            prompts=prompts,
+            labels=labels,
+            shots=shots,
+            seed=seed,
+            split_seed=split_seed,
+            split_fractions=split_fractions,
+            preset=preset,
+            augment=augment,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            drop_last=drop_last,
+            workers=workers,
+            memory=memory,
+            reject_share=reject_share,
+            predict_folder=predict_folder,
+        )
+        columns = {
+            "image_column": image_column,
+            "label_columns": label_columns,
+            "class_column": class_column,
+            "patient_column": patient_column,
+            "study_column": study_column,
+            "split_column": split_column,
+            "view_column": view_column,
+            "report_column": report_column,
+            "findings_column": findings_column,
+            "impression_column": impression_column,
+        }
+        named = [name for name, value in {"table": table, **columns}.items() if value is not None]
+        if named and layout is not None:
+            raise ValueError(
+                f"ChestXrays: {named[0]} is given, but layout {type(layout).__name__} knows its tables and columns; "
+                "leave one of the two out"
+            )
+        if named and root is None:
+            raise ValueError(f"ChestXrays: {named[0]} is given without a root; give the folder that holds the images")
+        if layout is not None and root is None:
+            raise ValueError(f"ChestXrays: layout {type(layout).__name__} needs the root of the data set")
+        self.root = root
+        self.views = views
+        self._layout = layout
+        self._table = ImageTable(table or "studies.csv", **columns) if named else None  # type: ignore[arg-type]
+
+    @property
+    def reader(self) -> Reader:
+        """JPEG, PNG, TIFF, BMP and DICOM."""
+        return read_image
+
+    def default_prompts(self, multilabel: bool) -> PromptSet:
+        """A finding is there or not; a single class is what the picture shows."""
+        if multilabel:
+            return PromptSet(["a chest x-ray showing {}."], ["a chest x-ray showing no {}."])
+        return PromptSet(["a chest x-ray showing {}."])
+
+    def read_manifest(self) -> Manifest:
+        """The data set with the views asked for."""
+        if self.root is None:
+            from domainvl.samples import cached
+
+            root = cached("cxr")
+        else:
+            root = existing_root(self.root, "ChestXrays")
+        manifest = self._chosen(root).read(root)
+        if self.views is not None:
+            manifest = with_views(manifest, self.views)
+        if self._wanted is None and manifest.multilabel:
+            manifest = manifest.with_classes([name for name in manifest.classes if name.lower() not in NORMAL])
+        return manifest
+
+    def _chosen(self, root: Path) -> Layout:
+        if self._layout is not None:
+            return self._layout
+        if self._table is not None:
+            return self._table
+        return ImageTable() if (root / "studies.csv").exists() else ClassFolders()
+
+
+def with_views(manifest: Manifest, views: Sequence[str]) -> Manifest:
+    """Only images of these projections."""
+    there = sorted({record.view for record in manifest.records if record.view})
+    wanted: set[str] = set()
+    for view in views:
+        folded = view.lower()
+        group = {"frontal": _FRONTAL, "lateral": _LATERAL}.get(folded, frozenset({folded}))
+        matching = {name for name in there if name.lower() in group}
+        if not matching:
+            raise ValueError(f"{manifest.name}: no image has view {view!r}{hint(view, there)} Views: {listing(there)}")
+        wanted |= matching
+    return replace(manifest, records=tuple(record for record in manifest.records if record.view in wanted))
