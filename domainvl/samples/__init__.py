@@ -1,8 +1,8 @@
-"""Procedural sample data, written as real files so that it passes through the readers real data passes through.
+"""Procedural sample data, written as real files, so that it takes the way through the readers that real data takes.
 
 A domain is one generator module. It offers ``PATIENTS`` (how many patients a full set holds) and
-``generate(folder, *, seed, patients) -> Iterator[None]``, which writes into an existing empty folder and yields once
-per patient. Adding a domain is that module plus one line in ``DOMAINS``.
+``generate(folder, *, seed, patients) -> Iterator[None]``, which writes into an existing empty folder and yields
+once per patient. Adding a domain is that module plus one line in ``DOMAINS``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def write(domain: str, folder: Path, *, seed: int = 0, patients: int | None = No
         raise FileExistsError(f"samples.write: {folder} is a file; name a new or an empty folder")
     if folder.is_dir() and any(folder.iterdir()):
         raise FileExistsError(
-            f"samples.write: {folder} is not empty and nothing in it will be overwritten; name a new or an empty folder"
+            f"samples.write: {folder} is not empty and nothing in it was changed; name a new or an empty folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     steps = generator.generate(folder, seed=seed, patients=count)
@@ -72,10 +72,10 @@ def write(domain: str, folder: Path, *, seed: int = 0, patients: int | None = No
 
 
 def cached(domain: str) -> Path:
-    """Gives the folder of a domain's full default set, and writes it first if this machine has no complete copy.
+    """Gives the folder of a domain's full default set, written first if this machine has no complete copy.
 
-    The folder's name carries a hash of the generator's source, so a changed generator never meets an old copy.
-    Any number of processes may call this at once: one writes, the others wait and share the result.
+    The folder's name carries a hash of the generator's source: a changed generator never meets an old copy. Any
+    number of processes may call this at once: one writes, the others wait and share the result.
 
     Args:
         domain: A key of ``DOMAINS``.

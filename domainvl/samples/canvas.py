@@ -1,7 +1,7 @@
 """Drawing with soft edges: the few shapes and textures that every procedural phantom is made of.
 
-Coordinates run from -1 to 1 over each axis, x to the right and y downwards, whatever the image size. Shapes are signed
-distances (negative inside); ``fill`` and ``stroke`` turn them into opacities between 0 and 1.
+Coordinates run from -1 to 1 over each axis, x to the right and y downwards, whatever the image size. Shapes are
+signed distances (negative inside); ``fill`` and ``stroke`` turn them into opacities between 0 and 1.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ class Plane:
 def plane(height: int, width: int, *, shift: tuple[float, float] = (0.0, 0.0), angle: float = 0.0) -> Plane:
     """Makes pixel coordinates, moved by ``shift`` and turned by ``angle`` radians."""
     y, x = np.meshgrid(
-        np.linspace(-1, 1, height, dtype=np.float32), np.linspace(-1, 1, width, dtype=np.float32), indexing="ij"
+        np.linspace(-1, 1, height, dtype=np.float32),
+        np.linspace(-1, 1, width, dtype=np.float32),
+        indexing="ij",
     )
     x, y = x - np.float32(shift[0]), y - np.float32(shift[1])
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     return Plane(x=cosine * x + sine * y, y=cosine * y - sine * x)
 
 
-def ellipse(
-    at: Plane, centre: tuple[float, float], radii: tuple[float, float], *, angle: float = 0.0
-) -> Field:
+def ellipse(at: Plane, centre: tuple[float, float], radii: tuple[float, float], *, angle: float = 0.0) -> Field:
     """Signed distance to an ellipse; exact for circles, scaled by the smaller radius otherwise."""
     cosine, sine = np.float32(np.cos(angle)), np.float32(np.sin(angle))
     x, y = at.x - np.float32(centre[0]), at.y - np.float32(centre[1])
@@ -72,7 +72,7 @@ def clouds(rng: np.random.Generator, shape: tuple[int, int], cells: int) -> Fiel
 
 
 def box_of(opacity: Field, *, level: float = 0.35) -> Box | None:
-    """The tight box ``(left, top, right, bottom)`` of what is drawn, right and bottom exclusive; None if nothing is."""
+    """The tight box ``(left, top, right, bottom)`` of what is drawn, right and bottom exclusive; None if empty."""
     peak = float(opacity.max())
     if peak <= 0.02:
         return None
