@@ -57,7 +57,7 @@ class Evaluation:
         notes: What a reader has to know about the numbers.
         images: Rows.
         patients: Different patients.
-        resamples: Bootstrap resamples.
+        resamples: Bootstrap resamples; 0 where one patient allows none.
         seed: Of the bootstrap.
     """
 
@@ -121,7 +121,7 @@ def evaluate(
         notes=notes,
         images=len(predictions),
         patients=patients,
-        resamples=resamples,
+        resamples=resamples if samples else 0,
         seed=seed,
     )
 
@@ -197,8 +197,8 @@ def _notes(
         notes.append(f"Only {patients} patients: take the intervals for too short.")
     if patients < CALIBRATION_PATIENTS:
         notes.append(
-            f"Calibration error and its interval read too high below {CALIBRATION_PATIENTS} patients; "
-            "the difference is not affected."
+            f"Calibration error and its interval read too high below {CALIBRATION_PATIENTS} patients, "
+            "most of all for a well calibrated model."
         )
     single = [name for (name, p, n), alone in zip(named, lone, strict=True) if alone and p and n]
     if single:

@@ -152,6 +152,7 @@ def test_one_patient_has_no_interval():
     assert found.value is not None
     assert (found.low, found.high) == (None, None)
     assert result.difference["accuracy"].low is None
+    assert result.resamples == 0
     assert any("one patient" in note for note in result.notes)
 
 
@@ -168,6 +169,13 @@ def test_class_of_one_patient_has_no_interval_and_is_noted():
     # 30 patients: the one with the finding is missing from about 36 % of the resamples.
     (lost,) = [note for note in result.notes if "lost a label" in note]
     assert 40 < int(lost.rstrip(".").split("c0 ")[1]) < 105
+
+
+@pytest.mark.parametrize(("patients", "few", "calibration"), [(19, True, True), (20, False, True), (500, False, False)])
+def test_small_sets_are_noted(patients, few, calibration):
+    notes = " ".join(evaluate(planted(patients, 2, seed=0), seed=0, resamples=5).notes)
+    assert (f"Only {patients} patients" in notes) == few
+    assert ("Calibration error and its interval read too high" in notes) == calibration
 
 
 def test_interval_edge_cases():
