@@ -9,8 +9,8 @@ point value when it has only one label to begin with.
 
 The percentile interval is right for what is nearly unbiased. Measured on 600 made-up studies of 50 patients with 1 to
 6 images, 500 resamples, nominal 95 %: it held the truth in 92-94 % for AUROC, AUPRC, accuracies and F1 (75-85 % had
-images been drawn), and in 93-94 % for their differences. Calibration error is the exception: noise in its bins only ever
-adds, so it held the truth in 57 % (84 % at 150 patients, 93 % at 1000). `evaluate` notes it.
+images been drawn), and in 93-94 % for their differences. Calibration error is the exception: noise in its bins only
+ever adds, so it held the truth in 57 % (84 % at 150 patients, 93 % at 1000). `evaluate` notes it.
 """
 
 from __future__ import annotations

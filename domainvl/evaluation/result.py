@@ -127,7 +127,7 @@ def evaluate(
 
 
 def headline(predictions: Predictions) -> dict[str, float]:
-    """Values without intervals of the adapted model, or of zero-shot where there is none; cheap enough for each epoch."""
+    """Values without intervals, of the adapted model or else of zero-shot; cheap enough for each epoch."""
     if predictions.labels is None:
         return {}
     scores = predictions.zero_shot if predictions.adapted is None else predictions.adapted
