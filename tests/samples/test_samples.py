@@ -182,10 +182,11 @@ def test_findings_leave_a_mark_where_the_boxes_say() -> None:
     body = draw_body(rng)
     for finding in FINDINGS[1:]:
         side, zone = "left", "mid"
-        sick = Study("s1", {f: Label.NEGATIVE for f in FINDINGS}, (Lesion(finding, side, zone, 0.8),), ("PA",), "")
+        sick = Study("s1", dict.fromkeys(FINDINGS, Label.NEGATIVE), (Lesion(finding, side, zone, 0.8),), ("PA",), "")
         healthy = Study("s1", sick.labels, (), ("PA",), "")
         drawn = radiograph(np.random.default_rng(5), body, sick, "PA")
         plain = radiograph(np.random.default_rng(5), body, healthy, "PA")
+        assert drawn.pixels.dtype == np.float32
         left, top, right, bottom = drawn.boxes[0][1]
         # Planting draws from the same stream as the film's grain, so only averages can be compared.
         inside = np.abs(drawn.pixels - plain.pixels)[top:bottom, left:right].mean()

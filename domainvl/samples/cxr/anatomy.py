@@ -11,8 +11,8 @@ import numpy as np
 
 from domainvl.samples.canvas import Field, Plane, clouds, ellipse, fill, plane, stroke
 
-SOFT_TISSUE = np.float32(0.60)
-LUNG_AIR = np.float32(0.40)
+SOFT_TISSUE = 0.60
+LUNG_AIR = 0.40
 
 
 @dataclass(frozen=True)
@@ -121,27 +121,25 @@ def _frontal(rng: np.random.Generator, at: Plane, body: Body, shot: Shot, heart_
     away = np.abs(x)
     base = body.base + shot.inspiration
     top = -0.80
-    flank = away - (body.half_width + 0.13) - np.float32(0.20) * stroke(y + 0.55, 0.5)
-    shoulder = np.float32(-0.97) + np.float32(0.42) * fill(0.2 - away, 0.07) * np.minimum(away, 1.0) - y
+    flank = away - (body.half_width + 0.13) - 0.20 * stroke(y + 0.55, 0.5)
+    shoulder = 0.42 * fill(0.2 - away, 0.07) * np.minimum(away, 1) - 0.97 - y
     outline = fill(np.maximum(flank, shoulder), 0.025)
     cage = ellipse(at, (0, 0.25), (body.half_width, 0.25 - top))
     cage = np.where(y > 0.25, away - body.half_width, cage)
     middle = 0.5 * body.half_width + 0.04
-    drop = np.where(x < 0, np.float32(-0.05), np.float32(0.0))
-    dome = base + drop + np.float32(1.25) * np.square(away - middle + 0.06)
-    mediastinum = (
-        np.float32(0.13) + np.float32(0.05) * stroke(y + 0.28, 0.14) + np.float32(0.06) * fill(-0.45 - y, 0.08)
-    )
+    right = (x < 0).astype(np.float32)
+    dome = base - 0.05 * right + 1.25 * np.square(away - middle + 0.06)
+    mediastinum = 0.13 + 0.05 * stroke(y + 0.28, 0.14) + 0.06 * fill(-0.45 - y, 0.08)
     field = fill(np.maximum(np.maximum(cage, y - dome), mediastinum - away), 0.018)
 
-    texture = clouds(rng, at.shape, 28) + np.float32(0.7) * clouds(rng, at.shape, 60)
+    texture = clouds(rng, at.shape, 28) + 0.7 * clouds(rng, at.shape, 60)
     hilum = stroke(np.hypot((away - 0.2) * 1.2, y + 0.08), 0.38)
-    vessels = field * (np.float32(0.012) + np.float32(0.035) * hilum) * texture
+    vessels = field * (0.012 + 0.035 * hilum) * texture
     ribs = _ribs(at, body) * fill(cage - 0.02, 0.02)
     collar = stroke(y + 0.62 + 0.22 * (away - 0.1) - 0.20 * np.square(away - 0.1), 0.028) * fill(
         np.abs(away - 0.45) - 0.37, 0.02
     )
-    column = stroke(x, 0.075) * (1 + np.float32(0.25) * np.sin(y * np.float32(34)))
+    column = stroke(x, 0.075) * (1 + 0.25 * np.sin(y * 34))
     windpipe = stroke(x + 0.01, 0.045) * fill(y + 0.35, 0.04)
     heart = fill(heart_shape(at, body, shot, heart_severity), 0.014)
     knob = fill(ellipse(at, (0.15, -0.33), (0.10, 0.11)), 0.02)
@@ -149,17 +147,14 @@ def _frontal(rng: np.random.Generator, at: Plane, body: Body, shot: Shot, heart_
     bubble = fill(ellipse(at, (0.42, base + 0.27), (0.13, 0.07)), 0.02) * belly
     breasts = fill(ellipse(Plane(away, y), (0.45, 0.25), (0.30, 0.30)), 0.05)
 
-    attenuation = (SOFT_TISSUE + np.float32(body.thickness)) * outline - LUNG_AIR * field + vessels
+    attenuation = (SOFT_TISSUE + body.thickness) * outline - LUNG_AIR * field + vessels
     lung_left = field * (1 - np.maximum(heart, knob))
-    attenuation += (LUNG_AIR - np.float32(0.02)) * (field - lung_left)
-    attenuation += np.float32(0.05) * heart + np.float32(0.10) * belly - np.float32(0.22) * bubble
-    attenuation += np.float32(body.bone) * (
-        np.float32(0.085) * ribs + np.float32(0.10) * collar + np.float32(0.08) * column * outline
-    )
-    attenuation += np.float32(body.breast) * breasts - np.float32(0.07) * windpipe
+    attenuation += (LUNG_AIR - 0.02) * (field - lung_left)
+    attenuation += 0.05 * heart + 0.10 * belly - 0.22 * bubble
+    attenuation += body.bone * (0.085 * ribs + 0.10 * collar + 0.08 * column * outline)
+    attenuation += body.breast * breasts - 0.07 * windpipe
     if shot.wires:
-        attenuation += np.float32(0.16) * _wires(rng, at)
-    right = (x < 0).astype(np.float32)
+        attenuation += 0.16 * _wires(rng, at)
     return Chest(
         at=at,
         attenuation=attenuation,
@@ -176,20 +171,18 @@ def _lateral(rng: np.random.Generator, at: Plane, body: Body, shot: Shot, heart_
     depth = 0.60 + 0.5 * max(body.thickness, 0)
     outline = fill(np.maximum(ellipse(at, (0, 0.6), (depth + 0.20, 1.6)), -y - 0.95), 0.03)
     cage = ellipse(at, (0, 0.1), (depth, 0.88))
-    floor = base - 0.10 + np.float32(0.38) * (x + 0.1) + np.float32(0.25) * np.square(x + 0.1)
+    floor = base - 0.10 + 0.38 * (x + 0.1) + 0.25 * np.square(x + 0.1)
     field = fill(np.maximum(cage, y - floor), 0.02)
-    texture = clouds(rng, at.shape, 28) + np.float32(0.7) * clouds(rng, at.shape, 60)
-    vessels = field * (np.float32(0.015) + np.float32(0.04) * stroke(np.hypot(x, y + 0.05), 0.35)) * texture
-    column = stroke(x - depth + 0.12 - np.float32(0.12) * np.square(y), 0.09) * (
-        1 + np.float32(0.3) * np.sin(y * np.float32(32))
-    )
+    texture = clouds(rng, at.shape, 28) + 0.7 * clouds(rng, at.shape, 60)
+    vessels = field * (0.015 + 0.04 * stroke(np.hypot(x, y + 0.05), 0.35)) * texture
+    column = stroke(x - depth + 0.12 - 0.12 * np.square(y), 0.09) * (1 + 0.3 * np.sin(y * 32))
     heart = fill(heart_shape(at, body, shot, heart_severity), 0.016) * field
     belly = fill(floor - y, 0.02) * outline
     ribs = _ribs(Plane(np.abs(x - 0.2), y), body) * fill(cage, 0.02)
     lung = field * (1 - heart)
-    attenuation = (SOFT_TISSUE + np.float32(body.thickness)) * outline - LUNG_AIR * field + vessels
-    attenuation += (LUNG_AIR - np.float32(0.06)) * heart + np.float32(0.08) * belly
-    attenuation += np.float32(body.bone) * (np.float32(0.13) * column * outline + np.float32(0.05) * ribs)
+    attenuation = (SOFT_TISSUE + body.thickness) * outline - LUNG_AIR * field + vessels
+    attenuation += (LUNG_AIR - 0.06) * heart + 0.08 * belly
+    attenuation += body.bone * (0.13 * column * outline + 0.05 * ribs)
     return Chest(
         at=at,
         attenuation=attenuation,
@@ -203,9 +196,9 @@ def _lateral(rng: np.random.Generator, at: Plane, body: Body, shot: Shot, heart_
 def _ribs(at: Plane, body: Body) -> Field:
     """Ribs run down and outwards from the spine; each is a bright lower edge over a fainter band."""
     away = np.abs(at.x)
-    course = at.y - np.float32(body.rib_slope) * away + np.float32(0.55) * np.square(away - 0.25)
-    phase = np.mod(course / np.float32(body.rib_pitch), 1) - np.float32(0.5)
-    return (stroke(phase, 0.20) + np.float32(0.6) * stroke(phase - 0.2, 0.05)) * fill(at.y - 0.62, 0.05)
+    course = at.y - body.rib_slope * away + 0.55 * np.square(away - 0.25)
+    phase = np.mod(course / body.rib_pitch, 1) - 0.5
+    return (stroke(phase, 0.20) + 0.6 * stroke(phase - 0.2, 0.05)) * fill(at.y - 0.62, 0.05)
 
 
 def _wires(rng: np.random.Generator, at: Plane) -> Field:
@@ -213,6 +206,6 @@ def _wires(rng: np.random.Generator, at: Plane) -> Field:
     drawn = np.zeros(at.shape, dtype=np.float32)
     for _ in range(int(rng.integers(1, 4))):
         start, bend, wave = rng.uniform(-0.6, 0.6), rng.uniform(-0.5, 0.5), rng.uniform(0, 6)
-        course = np.float32(start) + np.float32(bend) * at.y + np.float32(0.08) * np.sin(at.y * 3 + np.float32(wave))
+        course = start + bend * at.y + 0.08 * np.sin(at.y * 3 + wave)
         drawn = np.maximum(drawn, stroke(at.x - course, 0.011))
     return drawn

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from domainvl.samples.canvas import Field
+
+if TYPE_CHECKING:
+    from pydicom.uid import UID
 
 _DEEPEST = 4095
 _SLOPE, _INTERCEPT = 2.0, -1024.0
@@ -27,13 +31,12 @@ def save_dicom(path: Path, pixels: Field, *, patient: str, study: str, view: str
         inverted: Whether to store MONOCHROME1, where larger values are darker.
     """
     from pydicom.dataset import Dataset, FileMetaDataset
-    from pydicom.uid import ExplicitVRLittleEndian
+    from pydicom.uid import ComputedRadiographyImageStorage, ExplicitVRLittleEndian
 
-    storage = "1.2.840.10008.5.1.4.1.1.1"
     instance = _uid(seed, patient, study, path.stem)
 
     header = FileMetaDataset()
-    header.MediaStorageSOPClassUID = storage
+    header.MediaStorageSOPClassUID = ComputedRadiographyImageStorage
     header.MediaStorageSOPInstanceUID = instance
     header.TransferSyntaxUID = ExplicitVRLittleEndian
     header.ImplementationClassUID = _uid("domainvl")
@@ -41,7 +44,7 @@ def save_dicom(path: Path, pixels: Field, *, patient: str, study: str, view: str
 
     image = Dataset()
     image.file_meta = header
-    image.SOPClassUID = storage
+    image.SOPClassUID = ComputedRadiographyImageStorage
     image.SOPInstanceUID = instance
     image.StudyInstanceUID = _uid(seed, patient, study)
     image.SeriesInstanceUID = _uid(seed, patient, study, "series")
@@ -75,7 +78,9 @@ def _stored(windowed: Field) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
     return np.clip(np.rint((modality - _INTERCEPT) / _SLOPE), 0, _DEEPEST).astype(np.int64)
 
 
-def _uid(*parts: object) -> str:
+def _uid(*parts: object) -> UID:
     """A valid identifier under 2.25, the root that anyone may use, fixed by ``parts``."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
-    return f"2.25.{int.from_bytes(digest[:15], 'big')}"
+    from pydicom.uid import UID
+
+    return UID(f"2.25.{int.from_bytes(digest[:15], 'big')}")

@@ -48,25 +48,22 @@ def radiograph(rng: np.random.Generator, body: Body, study: Study, view: str) ->
 
 
 def _develop(rng: np.random.Generator, attenuation: Field, shot: Shot) -> Field:
-    grain = clouds(rng, attenuation.shape, 110) * np.float32(0.6) + rng.standard_normal(
-        attenuation.shape, dtype=np.float32
-    )
-    haze = clouds(rng, attenuation.shape, 4) * np.float32(0.02)
-    seen = (attenuation + haze - np.float32(0.45)) * np.float32(1.05 * shot.contrast) + np.float32(
-        0.52 + shot.brightness
-    )
-    return seen + grain * np.float32(shot.noise)
+    fine = rng.standard_normal(attenuation.shape, dtype=np.float32)
+    grain = fine + 0.6 * clouds(rng, attenuation.shape, 110)
+    haze = 0.02 * clouds(rng, attenuation.shape, 4)
+    seen = (attenuation + haze - 0.45) * (1.05 * shot.contrast) + (0.52 + shot.brightness)
+    return seen + grain * shot.noise
 
 
 def _effusion(rng: np.random.Generator, healthy: Chest, lesion: Lesion) -> tuple[Field, Field]:
     """Fluid collects at the base and climbs the outer (from the side: the rear) wall."""
     half_width, top, bottom = healthy.extent
     level = bottom - (bottom - top) * (0.20 + 0.42 * lesion.severity)
-    x = healthy.at.x - np.float32(healthy.centres[lesion.side])
+    x = healthy.at.x - healthy.centres[lesion.side]
     outwards = x if healthy.lateral or lesion.side == "left" else -x
-    climb = np.float32(0.16) * np.square(np.clip(outwards / np.float32(half_width) + 0.6, 0, 2))
-    where = healthy.lungs[lesion.side] * fill(np.float32(level) - healthy.at.y - climb + 0.10, 0.03)
-    return where * (LUNG_AIR * np.float32(0.92)), where
+    climb = 0.16 * np.square(np.clip(outwards / half_width + 0.6, 0, 2))
+    where = healthy.lungs[lesion.side] * fill(level - healthy.at.y - climb + 0.10, 0.03)
+    return where * (LUNG_AIR * 0.92), where
 
 
 def _pneumothorax(rng: np.random.Generator, healthy: Chest, lesion: Lesion) -> tuple[Field, Field]:
@@ -81,20 +78,21 @@ def _pneumothorax(rng: np.random.Generator, healthy: Chest, lesion: Lesion) -> t
         (half_width * 1.22 - gap * 0.62, 0.5 * (bottom - top) * 1.12 - gap * 0.55),
     )
     lung = healthy.lungs[lesion.side]
-    where = lung * fill(-collapsed, 0.012) * fill(healthy.at.y - np.float32(top + (bottom - top) * 0.72), 0.06)
-    line = lung * stroke(collapsed, 0.014) * fill(healthy.at.y - np.float32(top + (bottom - top) * 0.72), 0.06)
-    visible = np.float32(0.55 if healthy.lateral else 1.0)
-    return visible * (np.float32(0.16) * line - np.float32(0.17) * where), where
+    # Standing, air rises: the lung still touches the wall at the base.
+    reached = lung * fill(healthy.at.y - (top + (bottom - top) * 0.72), 0.06)
+    where, line = reached * fill(-collapsed, 0.012), reached * stroke(collapsed, 0.014)
+    visible = 0.55 if healthy.lateral else 1.0
+    return visible * (0.16 * line - 0.17 * where), where
 
 
 def _consolidation(rng: np.random.Generator, healthy: Chest, lesion: Lesion) -> tuple[Field, Field]:
     """A fluffy opacity whose edge follows no border."""
     x, y = _place(rng, healthy, lesion, spread=0.25)
     size = 0.15 + 0.14 * lesion.severity
-    ragged = ellipse(healthy.at, (x, y), (size * 1.05, size)) + np.float32(0.045) * clouds(rng, healthy.at.shape, 12)
+    ragged = ellipse(healthy.at, (x, y), (size * 1.05, size)) + 0.045 * clouds(rng, healthy.at.shape, 12)
     where = healthy.lungs[lesion.side] * fill(ragged, 0.035)
-    patchy = np.clip(1 + np.float32(0.22) * clouds(rng, healthy.at.shape, 26), 0.3, 1.6)
-    return where * patchy * np.float32(0.20 + 0.10 * lesion.severity), where
+    patchy = np.clip(1 + 0.22 * clouds(rng, healthy.at.shape, 26), 0.3, 1.6)
+    return where * patchy * (0.20 + 0.10 * lesion.severity), where
 
 
 def _nodule(rng: np.random.Generator, healthy: Chest, lesion: Lesion) -> tuple[Field, Field]:
@@ -102,7 +100,7 @@ def _nodule(rng: np.random.Generator, healthy: Chest, lesion: Lesion) -> tuple[F
     x, y = _place(rng, healthy, lesion, spread=0.5)
     radius = 0.060 + 0.055 * lesion.severity
     where = healthy.lungs[lesion.side] * fill(ellipse(healthy.at, (x, y), (radius, radius)), 0.010)
-    return where * np.float32(0.26 + 0.06 * lesion.severity), where
+    return where * (0.26 + 0.06 * lesion.severity), where
 
 
 def _place(rng: np.random.Generator, healthy: Chest, lesion: Lesion, *, spread: float) -> tuple[float, float]:
