@@ -265,7 +265,9 @@ def _call(block: Any, tokens: Tensor, mask: Tensor | None) -> Tensor:
         return block(tokens)
     if mask.shape[0] == 1:
         return block(tokens, attn_mask=mask[0, 0])
-    return block(tokens, attn_mask=mask[:, 0].repeat_interleave(block.attn.num_heads, dim=0))
+    # PEFT may have wrapped the attention for LoRA on its fused weight; the wrapper hides the attention's attributes.
+    heads = getattr(block.attn, "base_layer", block.attn).num_heads
+    return block(tokens, attn_mask=mask[:, 0].repeat_interleave(heads, dim=0))
 
 
 def _parts(block: Any) -> Parts:
