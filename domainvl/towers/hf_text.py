@@ -53,10 +53,11 @@ class HFText(Tower):
         super().__init__()
         self.encoder = model
         config = self.encoder.config
-        if config.model_type not in _TYPES or config.is_decoder:
+        decoder = " as decoder" if getattr(config, "is_decoder", False) else ""
+        if config.model_type not in _TYPES or decoder:
             raise ValueError(
-                f"HFText: model_type {config.model_type!r}{' as decoder' if config.is_decoder else ''} is "
-                f"not supported; supported encoders are {', '.join(_TYPES)}"
+                f"HFText: model_type {config.model_type!r}{decoder} is not supported; supported encoders are "
+                f"{', '.join(_TYPES)}"
             )
         if pooling not in ("cls", "mean", "pooler"):
             raise ValueError(f"HFText: pooling {pooling!r} is not one of cls, mean, pooler")

@@ -1,0 +1,337 @@
+"""Tiny models of every supported family with random weights, and how the library itself computes the feature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import timm
+import torch
+from open_clip.coca_model import CoCa
+from open_clip.hf_model import HFTextEncoder
+from open_clip.model import CLIP, CustomTextCLIP
+from torch import Tensor, nn
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    RobertaConfig,
+    RobertaModel,
+    SiglipConfig,
+    SiglipModel,
+)
+
+from domainvl.features import TextInputs
+from domainvl.towers import (
+    HFClipImage,
+    HFClipText,
+    HFSiglipImage,
+    HFSiglipText,
+    HFText,
+    TimmViT,
+    Tower,
+    open_clip_towers,
+)
+
+PAD, START, END, VOCAB, CONTEXT = 0, 98, 99, 100, 16
+SIZE = 32
+
+
+@dataclass(frozen=True)
+class Toy:
+    """One tower.
+
+    Attributes:
+        tower: The tower.
+        library: The model that `lora_targets` speaks of.
+        reference: The library's own forward.
+        inputs: Nothing padded.
+        padded: Texts of different lengths; None for images.
+        fixed: Texts have to keep the length CONTEXT.
+    """
+
+    tower: Tower
+    library: nn.Module
+    reference: Callable[[Any], Tensor]
+    inputs: Any
+    padded: TextInputs | None = None
+    fixed: bool = False
+
+
+def shuffled(model: nn.Module) -> nn.Module:
+    """Move every parameter off its initial value, so that a bias, scale or token that is left out shows."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    return model.eval().requires_grad_(False)
+
+
+def images(size: int = SIZE) -> Tensor:
+    return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+def texts(lengths: tuple[int, ...], total: int, start: int = START, end: int = END, pad: int = PAD) -> TextInputs:
+    """Rows of random words between start and end of text, padded to `total`."""
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.full((len(lengths), total), pad)
+    for row, length in enumerate(lengths):
+        ids[row, :length] = torch.randint(5, 90, (length,), generator=generator)
+        ids[row, 0], ids[row, length - 1] = start, end
+    keep = torch.arange(total) < torch.tensor(lengths)[:, None]
+    return TextInputs(ids, keep)
+
+
+def hf_clip(attention: str, eos: int) -> CLIPModel:
+    config = CLIPConfig(
+        text_config={
+            "vocab_size": VOCAB,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "max_position_embeddings": CONTEXT,
+            "bos_token_id": START,
+            "eos_token_id": eos,
+            "pad_token_id": PAD,
+        },
+        vision_config={
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "image_size": SIZE,
+            "patch_size": 8,
+        },
+        projection_dim=24,
+    )
+    model = CLIPModel._from_config(config, attn_implementation=attention)
+    return shuffled(model)
+
+
+def hf_siglip(attention: str) -> SiglipModel:
+    config = SiglipConfig(
+        text_config={
+            "vocab_size": VOCAB,
+            "hidden_size": 48,
+            "intermediate_size": 64,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "max_position_embeddings": CONTEXT,
+            "projection_size": 48,
+            "pad_token_id": PAD,
+            "bos_token_id": START,
+            "eos_token_id": END,
+        },
+        vision_config={
+            "hidden_size": 48,
+            "intermediate_size": 96,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 3,
+            "image_size": SIZE,
+            "patch_size": 8,
+        },
+    )
+    return shuffled(SiglipModel._from_config(config, attn_implementation=attention))
+
+
+def bert(attention: str = "sdpa", pooler: bool = False) -> BertModel:
+    return shuffled(BertModel._from_config(bert_config(), add_pooling_layer=pooler, attn_implementation=attention))
+
+
+def bert_config() -> BertConfig:
+    return BertConfig(
+        vocab_size=VOCAB,
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=64,
+        max_position_embeddings=CONTEXT,
+        pad_token_id=PAD,
+    )
+
+
+def roberta() -> RobertaModel:
+    config = RobertaConfig(
+        vocab_size=VOCAB,
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=64,
+        max_position_embeddings=CONTEXT + 2,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=START,
+        eos_token_id=END,
+    )
+    return shuffled(RobertaModel(config, add_pooling_layer=False))
+
+
+VISION = {"layers": 3, "width": 48, "head_width": 16, "patch_size": 8, "image_size": SIZE}
+TEXT = {"context_length": CONTEXT, "vocab_size": VOCAB, "width": 32, "heads": 2, "layers": 3}
+
+
+def openclip_clip(**vision: Any) -> CLIP:
+    return shuffled(CLIP(24, {**VISION, **vision}, TEXT, quick_gelu=True))
+
+
+def openclip_coca() -> CoCa:
+    vision = {**VISION, "attentional_pool": True, "attn_pooler_heads": 4, "attn_pooler_queries": 5}
+    text = {**TEXT, "embed_cls": True, "output_tokens": True}
+    multimodal = {**TEXT, "mlp_ratio": 2}
+    return shuffled(CoCa(24, multimodal, text, {**vision, "output_tokens": True}))
+
+
+def openclip_siglip() -> CustomTextCLIP:
+    vision = {"timm_model_name": "test_vit3", "timm_pool": "map", "timm_proj": "none", "image_size": 160}
+    text = {**TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+    return shuffled(CustomTextCLIP(96, vision, text, init_logit_bias=-10.0))
+
+
+def openclip_biomed(pooler: str = "cls_last_hidden_state_pooler") -> CustomTextCLIP:
+    """BiomedCLIP's make-up: a timm ViT with a linear projection, a BERT with an MLP projection."""
+    vision = {"timm_model_name": "test_vit", "timm_pool": "", "timm_proj": "linear", "image_size": SIZE}
+    model = CustomTextCLIP(24, vision, {**TEXT})
+    model.text = HFTextEncoder("none", 24, config=bert_config(), proj_type="mlp", pooler_type=pooler)
+    return shuffled(model)
+
+
+def timm_model(name: str, **options: Any) -> nn.Module:
+    return shuffled(timm.create_model(name, pretrained=False, num_classes=0, **options))
+
+
+def _hf_clip_image(attention: str) -> Toy:
+    model = hf_clip(attention, END)
+    return Toy(HFClipImage(model), model, lambda x: model.get_image_features(x).pooler_output, images())
+
+
+def _hf_clip_text(attention: str, eos: int = END) -> Toy:
+    model = hf_clip(attention, eos)
+
+    def reference(inputs: TextInputs) -> Tensor:
+        return model.get_text_features(inputs.ids, attention_mask=inputs.keep).pooler_output
+
+    return Toy(HFClipText(model), model, reference, texts((7, 7), 7), texts((9, 4, 6), 9))
+
+
+def _hf_siglip_image(attention: str) -> Toy:
+    model = hf_siglip(attention)
+    return Toy(HFSiglipImage(model), model, lambda x: model.get_image_features(x).pooler_output, images())
+
+
+def _hf_siglip_text(attention: str) -> Toy:
+    model = hf_siglip(attention)
+
+    def reference(inputs: TextInputs) -> Tensor:
+        return model.get_text_features(inputs.ids).pooler_output
+
+    full = texts((CONTEXT, CONTEXT), CONTEXT)
+    short = texts((9, 4, 6), CONTEXT)
+    return Toy(HFSiglipText(model), model, reference, TextInputs(full.ids), TextInputs(short.ids), fixed=True)
+
+
+def _bert(pooling: str, attention: str = "sdpa") -> Toy:
+    model = bert(attention, pooler=pooling == "pooler")
+    projection = shuffled(nn.Linear(48, 24))
+    read = {
+        "cls": lambda out, keep: out.last_hidden_state[:, 0],
+        "pooler": lambda out, keep: out.pooler_output,
+        "mean": lambda out, keep: (out.last_hidden_state * keep[..., None]).sum(1) / keep.sum(1, keepdim=True),
+    }[pooling]
+
+    def reference(inputs: TextInputs) -> Tensor:
+        out = model(input_ids=inputs.ids, attention_mask=inputs.keep.long())
+        return projection(read(out, inputs.keep.float()))
+
+    return Toy(HFText(model, pooling, projection), model, reference, texts((7, 7), 7), texts((9, 4, 6), 9))
+
+
+def _roberta() -> Toy:
+    model = roberta()
+
+    def reference(inputs: TextInputs) -> Tensor:
+        return model(input_ids=inputs.ids, attention_mask=inputs.keep.long()).last_hidden_state[:, 0]
+
+    return Toy(HFText(model), model, reference, texts((7, 7), 7, pad=1), texts((9, 4, 6), 9, pad=1))
+
+
+def _timm(name: str, size: int = SIZE, **options: Any) -> Toy:
+    model = timm_model(name, img_size=size, **options)
+    return Toy(TimmViT(model), model, model, images(size))
+
+
+def _openclip_image(model: Any) -> Toy:
+    def reference(pixels: Tensor) -> Tensor:
+        return model.encode_image(pixels, normalize=False)
+
+    return Toy(open_clip_towers(model)[0], model, reference, images(model.visual.image_size[0]))
+
+
+def _openclip_text(model: Any, fixed: bool = False, pad_to: int = 9) -> Toy:
+    def reference(inputs: TextInputs) -> Tensor:
+        ids = inputs.ids
+        # CLIP adds its whole position table, so the library wants full length; behind the end of text nothing counts.
+        if isinstance(model, CLIP):
+            ids = torch.nn.functional.pad(ids, (0, CONTEXT - ids.shape[1]), value=PAD)
+        return model.encode_text(ids, normalize=False)
+
+    if fixed:
+        full, short = texts((CONTEXT, CONTEXT), CONTEXT), texts((9, 4, 6), CONTEXT)
+        whole, padded = TextInputs(full.ids), TextInputs(short.ids)
+    else:
+        whole, padded = texts((CONTEXT, CONTEXT), CONTEXT), texts((9, 4, 6), pad_to)
+    return Toy(open_clip_towers(model)[1], model, reference, whole, padded, fixed)
+
+
+SMALL = {"embed_dim": 48, "depth": 3, "num_heads": 3}
+
+TOYS: dict[str, Callable[[], Toy]] = {
+    "hf_clip_image": lambda: _hf_clip_image("sdpa"),
+    "hf_clip_image_eager": lambda: _hf_clip_image("eager"),
+    "hf_clip_text": lambda: _hf_clip_text("sdpa"),
+    "hf_clip_text_eager": lambda: _hf_clip_text("eager"),
+    "hf_clip_text_legacy_eos": lambda: _hf_clip_text("sdpa", eos=2),
+    "hf_siglip_image": lambda: _hf_siglip_image("sdpa"),
+    "hf_siglip_image_eager": lambda: _hf_siglip_image("eager"),
+    "hf_siglip_text": lambda: _hf_siglip_text("sdpa"),
+    "hf_siglip_text_eager": lambda: _hf_siglip_text("eager"),
+    "bert_cls": lambda: _bert("cls"),
+    "bert_cls_eager": lambda: _bert("cls", "eager"),
+    "bert_mean": lambda: _bert("mean"),
+    "bert_pooler": lambda: _bert("pooler"),
+    "roberta": _roberta,
+    "timm_vit": lambda: _timm("test_vit"),
+    "timm_vit_avg": lambda: _timm("test_vit", global_pool="avg"),
+    "timm_vit_map": lambda: _timm("test_vit3"),
+    "timm_vit_dynamic": lambda: _timm("test_vit", dynamic_img_size=True),
+    "timm_deit": lambda: _timm("deit_tiny_patch16_224", **SMALL),
+    "timm_deit_distilled": lambda: _timm("deit_tiny_distilled_patch16_224", **SMALL),
+    "timm_dinov2_registers": lambda: _timm("vit_small_patch14_reg4_dinov2", size=28, **SMALL),
+    "timm_eva02": lambda: _timm("eva02_tiny_patch14_224", size=28, **SMALL),
+    "timm_dinov3": lambda: _timm("vit_small_patch16_dinov3", **SMALL),
+    "openclip_image": lambda: _openclip_image(openclip_clip()),
+    "openclip_image_avg": lambda: _openclip_image(openclip_clip(pool_type="avg", final_ln_after_pool=True)),
+    "openclip_image_custom_block": lambda: _openclip_image(openclip_clip(qk_norm=True)),
+    "openclip_text": lambda: _openclip_text(openclip_clip()),
+    "coca_image": lambda: _openclip_image(openclip_coca()),
+    "coca_text": lambda: _openclip_text(openclip_coca(), fixed=True),
+    "openclip_siglip_image": lambda: _openclip_image(openclip_siglip()),
+    "openclip_siglip_text": lambda: _openclip_text(openclip_siglip(), fixed=True),
+    "biomedclip_image": lambda: _openclip_image(openclip_biomed()),
+    "biomedclip_text": lambda: _openclip_text(openclip_biomed()),
+    "openclip_hf_mean": lambda: _openclip_text(openclip_biomed("mean_pooler")),
+    "openclip_hf_pooler": lambda: _openclip_text(openclip_biomed("cls_pooler")),
+}
+TEXTS = [name for name in TOYS if any(word in name for word in ("text", "bert", "openclip_hf"))]
+IMAGES = [name for name in TOYS if name not in TEXTS]
+
+
+@cache
+def toy(name: str) -> Toy:
+    """Build a toy once per test process."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return TOYS[name]()
