@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from domainvl.data.labels import Label, parse_label
-from domainvl.data.manifest import Manifest, Record, Split
+from domainvl.data.manifest import Manifest, Record
 from domainvl.data.rejects import Reject
 
 CHEXPERT_CLASSES = (
@@ -81,11 +82,11 @@ class Rows:
         self.rejected.append(Reject(row, path, reason))
 
 
-def valid_becomes_test(records: Sequence[Record]) -> tuple[Record, ...]:
-    """CheXpert without its later test set: the official validation set is what papers test on."""
-    from dataclasses import replace
-
-    if any(record.split == "test" for record in records):
-        return tuple(records)
-    test: Split = "test"
-    return tuple(replace(one, split=test) if one.split == "validate" else one for one in records)
+def frequent(counts: Counter[str], least: int, name: str) -> tuple[str, ...]:
+    """The names that occur at least so often, most frequent first."""
+    classes = tuple(
+        one for one, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])) if count >= least
+    )
+    if not classes:
+        raise ValueError(f"{name}: no finding occurs {least} times; lower `least`, or check that the data set is whole")
+    return classes
