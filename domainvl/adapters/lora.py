@@ -8,8 +8,8 @@ so the start is the base model bit for bit, and W + s B A is the whole model aft
 authors' loss is the cross-entropy of s cos(f, t).
 
 The layers are peft's, injected in place, and are exported in peft's own format. Differs from the authors' code: q,
-k and v are not split out of open_clip's fused weight, one A is shared by the three there, and dropout has to be
-0 (peft adds B A to the weight itself, where no input is left to drop).
+k and v are not split out of a fused weight (timm, open_clip), so the three share one A there; and in open_clip, whose
+fused weight is a bare parameter, dropout has to be 0 (peft adds B A to the weight, no input is left to drop).
 """
 
 from __future__ import annotations
@@ -95,17 +95,25 @@ class LoRA(Adapter):
         names = [name for side in self.sides for name in self._targets(side, getattr(backbone, side))]
         known = {name for name, _ in library.named_parameters()}
         parameters = [name for name in names if name in known]
+        modules = sorted(set(names) - set(parameters))
         if parameters and self.dropout:
             raise ValueError(
                 f"LoRA: dropout={self.dropout} is not possible here, {parameters[0]} (and {len(parameters) - 1} more) "
                 "are fused weights that are updated themselves; set dropout: 0"
+            )
+        meant_too = _ending_like(parameters, known)
+        if meant_too:
+            raise ValueError(
+                f"LoRA: sides={list(self.sides)} is not possible here, peft takes {meant_too[0]} for "
+                f"{parameters[0]}, as one name ends like the other; update both sides, or parts up and down alone"
             )
         self._peft = LoraConfig(
             r=self.rank,
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft says int and divides
             use_rslora=self.scaling == "alpha/sqrt(rank)",
             lora_dropout=self.dropout,
-            target_modules=sorted(set(names) - set(parameters)),
+            target_modules=modules,
+            exclude_modules=_ending_like(modules, {name for name, _ in library.named_modules()}) or None,
             target_parameters=parameters or None,
         )
         # Of a copy: peft shortens the names in what it is given to endings, which another model might share.
@@ -172,6 +180,12 @@ class LoRA(Adapter):
 
 def _factors(layer: LoraLayer) -> nn.ModuleDict:
     return nn.ModuleDict({"A": layer.lora_A[_NAME], "B": layer.lora_B[_NAME], "dropout": layer.lora_dropout[_NAME]})
+
+
+def _ending_like(names: Sequence[str], known: set[str]) -> list[str]:
+    """Names in `known` that peft mixes up with `names`: it compares the ends of names."""
+    wanted = set(names)
+    return sorted(other for other in known - wanted if any(other.endswith(f".{name}") for name in names))
 
 
 def _block(name: str) -> int:

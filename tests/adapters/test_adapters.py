@@ -16,8 +16,8 @@ ADAPTERS = {
     "CoOp": partial(CoOp, tokens=3),
     "CoOp from words": partial(CoOp, init="a photo of"),
     "LoRA": partial(LoRA, rank=2, dropout=0.0),
-    "LoRA late": partial(LoRA, rank=3, alpha=2.0, parts=["o", "up", "down"], dropout=0.0, first_block=1),
-    "LoRA text": partial(LoRA, sides=["text"], dropout=0.0, scaling="alpha/rank"),
+    "LoRA late": partial(LoRA, rank=3, alpha=2.0, parts=["up", "down"], dropout=0.0, first_block=1),
+    "LoRA text": partial(LoRA, parts=["up"], sides=["text"], dropout=0.0, scaling="alpha/rank"),
     "MMRL": partial(MMRL, tokens=3, width=16),
     "MMRL from 0": partial(MMRL, tokens=2, width=8, first_block=0, alpha=0.4, scale=30.0),
     "LinearProbe": LinearProbe,
@@ -73,10 +73,18 @@ def test_off_is_the_base_model_to_the_bit(name, where):
     with torch.no_grad(), adapter.off():
         assert torch.equal(backbone.image(pictures()), untouched.image(pictures()))
         assert torch.equal(backbone.text(words), untouched.text(words))
+    again = scores(adapter, backbone)["image.logits"]
+    assert torch.equal(again, scores(*trained(name, where))["image.logits"])
+
+
+@everywhere
+@every
+def test_evaluation_without_gradients_says_the_same(name, where):
+    """Libraries take other kernels there, some of which read weights behind an adapter's back."""
+    adapter, backbone = trained(name, where)
+    slow = scores(adapter, backbone)["image.logits"]
     with torch.no_grad():
-        again = scores(adapter, backbone)["image.logits"]
-    other, same = trained(name, where)
-    assert torch.equal(again, scores(other, same)["image.logits"])
+        torch.testing.assert_close(scores(adapter, backbone)["image.logits"], slow, rtol=1e-4, atol=1e-4)
 
 
 @everywhere
@@ -161,7 +169,7 @@ def test_tensors_that_do_not_fit_are_refused(name):
 
 @pytest.mark.parametrize("name", [n for n in TOKENS if n.startswith("MMRL")])
 def test_token_adapters_refuse_a_cnn_by_name(name):
-    with pytest.raises(TypeError, match=r"MMRL.*Convolution.*LinearProbe"):
+    with pytest.raises(TypeError, match=r"MMRL.*TimmCNN.*LinearProbe"):
         ADAPTERS[name]().attach(toy("cnn"))
 
 

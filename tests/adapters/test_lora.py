@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from adapters.toys import attached, moved, pictures, scores, toy
+from adapters.toys import Toy, attached, moved, pictures, scores, toy
 from reference.clip_weights import clip_state_dict, hf_model
 
 from domainvl.adapters import LoRA
@@ -14,8 +14,6 @@ from domainvl.towers.hf_clip import HFClipImage, HFClipText
 
 
 def golden():
-    from adapters.toys import Toy
-
     model = hf_model("tiny", clip_state_dict("tiny", 0))
     return Toy(model, HFClipImage(model), HFClipText(model))
 
@@ -57,8 +55,8 @@ def test_factors_start_as_in_the_paper():
         assert not factors["B"].weight.any()
         # Kaiming uniform with a = sqrt(5) is uniform within 1 / sqrt(fan_in).
         bound = 128**-0.5
-        assert float(factors["A"].weight.abs().max()) <= bound
-        assert float(factors["A"].weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.1)
+        assert float(factors["A"].weight.detach().abs().max()) <= bound
+        assert float(factors["A"].weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.1)
 
 
 def test_as_many_numbers_as_the_paper_counts():
@@ -106,6 +104,26 @@ def test_a_backbone_takes_one_lora():
     attached(LoRA(), backbone)
     with pytest.raises(RuntimeError, match="load the backbone once more"):
         attached(LoRA(), backbone)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (LoRA, r"dropout=0.25 is not possible here.*in_proj_weight.*set dropout: 0"),
+        (partial(LoRA, sides=["text"], dropout=0.0), r"peft takes visual\..*in_proj_weight for transformer\."),
+    ],
+)
+def test_what_a_bare_fused_weight_cannot_do(make, message):
+    backbone = toy("openclip")
+    with pytest.raises(ValueError, match=message):
+        make().attach(backbone)
+    assert not any("lora" in name for name, _ in backbone.named_parameters())
+
+
+def test_names_that_end_alike_are_told_apart():
+    """open_clip's text blocks are `transformer...`, which `visual.transformer...` ends like."""
+    adapter = attached(LoRA(parts=["up"], sides=["text"]), toy("openclip"))
+    assert {name.split("/")[0] for name in adapter.factors} == {"transformer"}
 
 
 def test_off_keeps_frozen_factors_frozen():

@@ -9,8 +9,6 @@ from torch import nn
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.data.preset import Preset
 from domainvl.features import TextInputs
-from domainvl.tokens import TokenState
-from domainvl.towers.base import Tower
 from domainvl.towers.hf_clip import HFClipImage, HFClipText
 
 WORDS, PAD, START, END = 60, 60, 61, 62
@@ -66,39 +64,64 @@ def shaken(model):
             parameter.add_(0.1 * torch.randn_like(parameter))
 
 
-class Convolution(Tower):
-    width, depth, out_dim, token_editing = 24, 1, 24, False
+def hf_siglip():
+    from transformers import SiglipConfig, SiglipModel
 
-    def __init__(self):
-        super().__init__()
-        self.convolution = nn.Conv2d(3, 24, 16, 16)
+    from domainvl.towers.hf_siglip import HFSiglipImage, HFSiglipText
 
-    def embed(self, inputs, words=None):
-        return TokenState(self.convolution(inputs).flatten(2).mT)
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 3}
+    ids = {"bos_token_id": START, "eos_token_id": END, "pad_token_id": PAD}
+    text = {**shape, **ids, "vocab_size": END + 1, "max_position_embeddings": CONTEXT, "projection_size": 40}
+    vision = {**shape, "hidden_size": 40, "num_hidden_layers": 4, "image_size": SIZE, "patch_size": 16}
+    model = SiglipModel(SiglipConfig(text_config=text, vision_config=vision))
+    shaken(model)
+    return Toy(model, HFSiglipImage(model), HFSiglipText(model), start=False, fixed=True)
 
-    def block(self, index, state):
-        return state.step(state.tokens.tanh())
 
-    def norm(self, tokens):
-        return tokens
+def openclip():
+    from open_clip.model import CLIP
 
-    def pool(self, state):
-        return state.tokens.mean(1)
+    from domainvl.towers.openclip import open_clip_towers
 
-    def project(self, pooled):
-        return pooled
+    vision = {"image_size": SIZE, "patch_size": 16, "width": 40, "layers": 4, "head_width": 10}
+    text = {"context_length": CONTEXT, "vocab_size": END + 1, "width": 32, "heads": 4, "layers": 3}
+    model = CLIP(embed_dim=24, vision_cfg=vision, text_cfg=text)
+    shaken(model)
+    return Toy(model, *open_clip_towers(model))
 
-    def lora_targets(self, parts):
-        raise TypeError("Convolution has no attention")
+
+def timm_and_bert(name="vit", image="test_vit"):
+    import timm
+    from transformers import BertConfig, BertModel
+
+    from domainvl.towers.hf_text import HFText
+    from domainvl.towers.timm_vit import timm_tower
+
+    shape = {"hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 4, "num_hidden_layers": 3}
+    trunk = timm.create_model(image, num_classes=0, **({"img_size": SIZE} if name == "vit" else {}))
+    bert = BertModel(BertConfig(**shape, vocab_size=END + 1, max_position_embeddings=CONTEXT, pad_token_id=PAD))
+    # Without affine statistics of its own a shaken batch norm could take the root of a negative number.
+    shaken(bert)
+    library = nn.ModuleDict({"image": trunk, "text": bert})
+    library["image_projection"] = nn.Linear(trunk.num_features, 24)
+    library["text_projection"] = nn.Linear(32, 24)
+    return Toy(
+        library,
+        timm_tower(trunk, library["image_projection"], "image"),
+        HFText(bert, "cls", library["text_projection"], "text"),
+    )
 
 
 def cnn():
-    toy = hf_clip()
-    toy.image = Convolution().requires_grad_(False)
-    return toy
+    return timm_and_bert("cnn", "test_resnet")
 
 
-TOYS = {"hf_clip": hf_clip}
+TOYS = {
+    "hf_clip": hf_clip,
+    "hf_siglip": hf_siglip,
+    "openclip": openclip,
+    "timm_and_bert": timm_and_bert,
+}
 
 
 def toy(name):
