@@ -60,6 +60,8 @@ def model_card(card: AdapterCard, recipe: str, metrics: Mapping[str, Any] | None
     data = _data_name(recipe)
     title = f"{card.adapter} for {data}"
     results = None
+    if metrics is not None and metrics["adapted"] is None:
+        metrics = None  # a zero-shot run has nothing to say about the adapter
     if metrics is not None:
         results = [
             EvalResult(

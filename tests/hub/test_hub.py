@@ -1,43 +1,41 @@
 """Adapter folders: what is written comes back, and what does not belong or was tampered with is refused."""
 
 import json
+import socket
 from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 from adapters.test_adapters import ADAPTERS, trained
-from adapters.toys import CLASSES, TOYS, attached, class_features, moved, scores, toy
-from huggingface_hub import ModelCard
+from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictures, scores, texts, toy
+from huggingface_hub import ModelCard, constants
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from domainvl import hub
 from domainvl.adapters import MMRL, LoRA
+from domainvl.adapters.base import Adapter
 
 RECIPE = """
 # made in /home/someone
 model: {class_path: Classification, init_args: {backbone: {init_args: {name: /home/someone/models/clip}}}}
 data: {class_path: data_modules.cxr.ChestXrays, init_args: {root: ~/hospital/patients, shots: 16, tables: [/mnt/a.csv]}}
 """
+NOTHING = {"value": None, "low": None, "high": None}
 METRICS = {
     "split": "test",
-    "zero_shot": {
-        "auroc_macro": {"value": 0.5, "low": 0.4, "high": 0.6},
-        "f1": {"value": None, "low": None, "high": None},
-    },
-    "adapted": {
-        "auroc_macro": {"value": 0.75, "low": 0.7, "high": 0.8},
-        "f1": {"value": None, "low": None, "high": None},
-    },
+    "zero_shot": {"auroc_macro": {"value": 0.5, "low": 0.4, "high": 0.6}, "f1": NOTHING},
+    "adapted": {"auroc_macro": {"value": 0.75, "low": 0.7, "high": 0.8}, "f1": NOTHING},
     "hashes": {"split": "x"},
     "seed": 1,
 }
 PROMPTS = {"templates": ["a photo of {}."], "negatives": [], "names": {}}
 
 
-def save(folder, adapter, backbone, **changes):
+def save(folder, adapter, model, **changes):
     given = {
-        "backbone": backbone.spec(),
+        "backbone": model.spec(),
         "classes": CLASSES,
         "multilabel": False,
         "prompts": PROMPTS,
@@ -136,14 +134,10 @@ def test_a_trained_temperature_travels(tmp_path):
 
 
 def test_peft_alone_loads_a_lora(tmp_path):
-    from peft import PeftModel
-
     adapter, backbone = trained("LoRA", "hf_clip")
     folder = save(tmp_path / "a", adapter, backbone)
     ours = scores(adapter, backbone)
     alone = PeftModel.from_pretrained(toy("hf_clip").model, folder).eval()
-    from adapters.toys import pictures, texts
-
     words = texts(adapter, backbone)
     image = alone.get_image_features(pixel_values=pictures()).pooler_output
     text = alone.get_text_features(input_ids=words.ids, attention_mask=words.keep).pooler_output
@@ -158,15 +152,11 @@ def test_peft_alone_loads_a_lora(tmp_path):
 @pytest.mark.parametrize("name", ["LoRA", "LoRA late"])
 @pytest.mark.parametrize("where", [name for name in TOYS if name != "hf_clip"])
 def test_the_peft_pair_fits_every_library(tmp_path, name, where):
-    from peft import PeftModel
-
     adapter, backbone = trained(name, where)
     folder = save(tmp_path / "a", adapter, backbone)
     fresh = toy(where)
     PeftModel.from_pretrained(fresh.model, folder).eval()
     plain = scores(adapter, backbone)
-    from domainvl.adapters.base import Adapter
-
     loaded = scores(Adapter(), fresh)
     torch.testing.assert_close(loaded["image.logits"], plain["image.logits"], rtol=1e-5, atol=1e-5)
 
@@ -303,13 +293,11 @@ def test_a_failed_save_leaves_the_old_folder_and_no_rubbish(saved, monkeypatch):
 
 
 def test_saving_makes_no_connection(tmp_path, monkeypatch):
-    import socket
-
     def refuse(*args, **kwargs):
         raise AssertionError("a connection was opened")
 
     adapter, backbone = trained("LoRA", "hf_clip")
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     save(tmp_path / "a", adapter, backbone)
