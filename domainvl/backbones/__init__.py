@@ -2,5 +2,7 @@
 
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.backbones.huggingface import HuggingFace
+from domainvl.backbones.openclip import OpenClip
+from domainvl.backbones.pair import Pair
 
-__all__ = ["Backbone", "BackboneSpec", "HuggingFace"]
+__all__ = ["Backbone", "BackboneSpec", "HuggingFace", "OpenClip", "Pair"]

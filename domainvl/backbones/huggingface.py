@@ -10,10 +10,12 @@ from torch import nn
 
 from domainvl.backbones._loading import Source, locate, read_json, require_files, weights_digest
 from domainvl.backbones._processor import read_preset
+from domainvl.backbones._texts import encode, load_tokenizer
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.features import TextInputs
 from domainvl.towers.base import Tower
 from domainvl.towers.hf_clip import HFClipImage, HFClipText
+from domainvl.towers.hf_siglip import HFSiglipImage, HFSiglipText
 
 _PATTERNS = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors")
 
@@ -40,10 +42,12 @@ class HuggingFace(Backbone):
         self.text: Tower
         if kind == "clip":
             self.image, self.text = HFClipImage(self.model), HFClipText(self.model)
+        else:
+            self.image, self.text = HFSiglipImage(self.model), HFSiglipText(self.model)
         self.logit_scale = self.model.logit_scale
         self.logit_bias = getattr(self.model, "logit_bias", None)
         self.preset = read_preset("HuggingFace", source, self.model.config.vision_config.image_size)
-        self.tokenizer = _load_tokenizer(source)
+        self.tokenizer = load_tokenizer("HuggingFace", source)
         self._source = source
         # An adapter may change layers later; what is named is what was loaded.
         self._weights = weights_digest(self.model)
@@ -88,56 +92,6 @@ class HuggingFace(Backbone):
                     f"({self.tokenizer.eos_token_id}); correct text_config.eos_token_id (the legacy value 2 "
                     "means: the highest id of the text)"
                 )
-
-
-def encode(owner: str, tokenizer: Any, texts: Sequence[str], context: int, *, fixed: bool) -> TextInputs:
-    """Run a transformers tokenizer.
-
-    Args:
-        owner: Class named in errors.
-        tokenizer: The tokenizer.
-        texts: At least one.
-        context: Most ids that the model takes.
-        fixed: Pad to `context` and give no mask, for models that read their padding.
-    """
-    if isinstance(texts, str):
-        raise TypeError(f"{owner}.tokenize: give a list of texts, not one string ({texts[:40]!r})")
-    if not texts:
-        raise ValueError(f"{owner}.tokenize: no text given")
-    out = tokenizer(
-        list(texts),
-        padding="max_length" if fixed else "longest",
-        truncation=True,
-        max_length=context,
-        return_attention_mask=not fixed,
-        return_tensors="pt",
-    )
-    if fixed:
-        return TextInputs(out["input_ids"])
-    keep = out["attention_mask"].bool()
-    return TextInputs(out["input_ids"], None if bool(keep.all()) else keep)
-
-
-def load_tokenizer(owner: str, source: Source) -> Any:
-    """The tokenizer in a checkpoint's folder; padding goes to the right, where positions do not move."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(
-            f"{owner}: {source.name!r} has no tokenizer that can be loaded ({reason}); its folder needs "
-            "tokenizer.json and tokenizer_config.json"
-        ) from error
-    tokenizer.padding_side = "right"
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def _load_tokenizer(source: Source) -> Any:
-    return load_tokenizer("HuggingFace", source)
 
 
 def _refuse_unsupported(name: str, kind: object) -> None:

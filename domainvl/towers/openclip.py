@@ -145,7 +145,7 @@ class OpenClipText(Tower):
         keep = ids != self.pad_id if self.reads_mask else real(inputs.keep)
         starts = 0 if self.pool_type == "last" else 1
         state = TokenState(
-            self.token_embedding(ids), keep=keep, causal=self.causal, readout=self._readout(ids), prefix=starts
+            self.token_embedding(ids), keep=keep, causal=self.causal, readout=self.end_of_text(ids), prefix=starts
         )
         if words is not None:
             state = words(state)
@@ -183,7 +183,8 @@ class OpenClipText(Tower):
         blocks = prefixed(self.path, "transformer.resblocks", self.depth)
         return lora_names(self, _parts(self.transformer.resblocks[0]), blocks, parts)
 
-    def _readout(self, ids: Tensor) -> Tensor | None:
+    def end_of_text(self, ids: Tensor) -> Tensor | None:
+        """Position that is pooled, `[B]`; None where it is the last one of a fixed length."""
         if self.cls_emb is not None or self.pool_type == "last":
             return None
         if self.pool_type == "first":
@@ -205,7 +206,7 @@ class OpenClipText(Tower):
         return replace(state, tokens=tokens, keep=torch.cat(keep, dim=1), readout=last, _mask=None)
 
 
-def open_clip_towers(model: Any) -> tuple[Tower, Tower]:
+def open_clip_towers(model: Any) -> tuple[Tower, OpenClipText | HFText]:
     """Image and text tower of any supported open_clip model."""
     return _image_tower(model.visual), _text_tower(model)
 
@@ -226,7 +227,7 @@ def _image_tower(visual: Any) -> Tower:
     )
 
 
-def _text_tower(model: Any) -> Tower:
+def _text_tower(model: Any) -> OpenClipText | HFText:
     text = getattr(model, "text", None)
     if text is None:
         return OpenClipText(model)

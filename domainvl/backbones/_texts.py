@@ -1,0 +1,56 @@
+"""Tokenizers of transformers: loading them from a folder and running them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from domainvl.backbones._loading import Source
+from domainvl.features import TextInputs
+
+
+def encode(owner: str, tokenizer: Any, texts: Sequence[str], context: int, *, fixed: bool) -> TextInputs:
+    """Run a transformers tokenizer.
+
+    Args:
+        owner: Class named in errors.
+        tokenizer: The tokenizer.
+        texts: At least one.
+        context: Most ids that the model takes.
+        fixed: Pad to `context` and give no mask, for models that read their padding.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"{owner}.tokenize: give a list of texts, not one string ({texts[:40]!r})")
+    if not texts:
+        raise ValueError(f"{owner}.tokenize: no text given")
+    out = tokenizer(
+        list(texts),
+        # Behind the text, where padding moves no position; a fixed length is padded as the checkpoint says.
+        padding_side=tokenizer.padding_side if fixed else "right",
+        padding="max_length" if fixed else "longest",
+        truncation=True,
+        max_length=context,
+        return_attention_mask=not fixed,
+        return_tensors="pt",
+    )
+    if fixed:
+        return TextInputs(out["input_ids"])
+    keep = out["attention_mask"].bool()
+    return TextInputs(out["input_ids"], None if bool(keep.all()) else keep)
+
+
+def load_tokenizer(owner: str, source: Source) -> Any:
+    """The tokenizer in a checkpoint's folder."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{owner}: {source.name!r} has no tokenizer that can be loaded ({reason}); its folder needs "
+            "tokenizer.json and tokenizer_config.json"
+        ) from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer

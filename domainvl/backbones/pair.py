@@ -1,0 +1,189 @@
+"""Any timm image encoder joined with any BERT-like text encoder."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from domainvl.backbones._loading import Source, locate, read_json, require_files, weights_digest
+from domainvl.backbones._texts import encode, load_tokenizer
+from domainvl.backbones.base import Backbone, BackboneSpec
+from domainvl.data.preset import Fit, Preset
+from domainvl.features import TextInputs
+from domainvl.towers.hf_text import HFText, Pooling
+from domainvl.towers.timm_vit import timm_tower
+
+_IMAGE_FILES = ("config.json", "model.safetensors")
+_TEXT_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "pytorch_model.bin")
+_FITS: dict[str, Fit] = {"center": "crop", "squash": "squash"}
+
+
+class PairModel(nn.Module):
+    """Two encoders, two projections and a temperature: what PEFT sees as the model."""
+
+    def __init__(self, image: nn.Module, text: nn.Module, sizes: tuple[int, int], out_dim: int, seed: int) -> None:
+        super().__init__()
+        self.image, self.text = image, text
+        generator = torch.Generator().manual_seed(seed)
+        self.image_projection = _projection(sizes[0], out_dim, generator)
+        self.text_projection = _projection(sizes[1], out_dim, generator)
+
+
+class Pair(Backbone):
+    """An image encoder and a text encoder that have never seen each other.
+
+    The two projections into a shared space are UNTRAINED: random, from `seed`. Zero-shot prediction is chance until
+    the pair has been aligned on image-text pairs; use it as the start of an alignment, not of few-shot learning.
+
+    Args:
+        image: Hub id (`timm/vit_base_patch16_224.augreg_in21k`) or local folder in timm's format: config.json and
+            model.safetensors.
+        text: Hub id or local folder of a BERT, RoBERTa or XLM-RoBERTa in the format of transformers.
+        out_dim: Size of the shared space.
+        pooling: How the text encoder's tokens become one feature: cls or mean.
+        context: Most ids that a text is cut to.
+        seed: Of the projections.
+        temperature: Initial temperature; cosines are divided by it.
+        image_revision: Branch, tag or commit of `image` on the Hub.
+        text_revision: Branch, tag or commit of `text` on the Hub.
+    """
+
+    def __init__(
+        self,
+        image: str,
+        text: str,
+        out_dim: int = 512,
+        pooling: Pooling = "cls",
+        context: int = 256,
+        seed: int = 0,
+        temperature: float = 0.07,
+        image_revision: str | None = None,
+        text_revision: str | None = None,
+    ) -> None:
+        super().__init__()
+        if out_dim < 1 or temperature <= 0:
+            raise ValueError(f"Pair: out_dim and temperature must be positive, got {out_dim} and {temperature}")
+        if pooling not in ("cls", "mean"):
+            raise ValueError(f"Pair: pooling {pooling!r} is not one of cls, mean")
+        pictures = locate("Pair", image, image_revision, _IMAGE_FILES)
+        texts = locate("Pair", text, text_revision, _TEXT_FILES)
+        image_model, self.preset = _load_image(pictures)
+        text_model = _load_text(texts)
+        sizes = (timm_tower(image_model).out_dim, text_model.config.hidden_size)
+        self.model = PairModel(image_model, text_model, sizes, out_dim, seed)
+        self.image = timm_tower(image_model, self.model.image_projection, "image")
+        self.text = HFText(text_model, pooling, self.model.text_projection, "text")
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
+        self.logit_bias = None
+        self.tokenizer = load_tokenizer("Pair", texts)
+        self._context = min(context, self.text.context)
+        self._sources = (pictures, texts)
+        self._weights = weights_digest(self.model)
+
+    @property
+    def library(self) -> nn.Module:
+        """A module with `image`, `text` and the two projections."""
+        return self.model
+
+    def tokenize(self, texts: Sequence[str]) -> TextInputs:
+        """Texts to ids, cut after the longest text."""
+        return encode("Pair", self.tokenizer, texts, self._context, fixed=False)
+
+    def spec(self) -> BackboneSpec:
+        """Which models these are: both names and both commits, joined by `+`."""
+        image, text = self._sources
+        revisions = [source.revision or "" for source in self._sources]
+        joined = "+".join(revisions) if any(revisions) else None
+        return BackboneSpec("Pair", f"{image.name}+{text.name}", joined, self._weights, self.preset.digest)
+
+
+def _projection(width: int, out_dim: int, generator: torch.Generator) -> nn.Linear:
+    layer = nn.Linear(width, out_dim, bias=False)
+    with torch.no_grad():
+        layer.weight.normal_(std=width**-0.5, generator=generator)
+    return layer
+
+
+def _load_image(source: Source) -> tuple[nn.Module, Preset]:
+    import timm
+    from safetensors.torch import load_file
+
+    config = read_json("Pair", require_files("Pair", source, "config.json"))
+    weights = require_files("Pair", source, "model.safetensors")
+    name = config.get("architecture")
+    if name not in timm.list_models():
+        raise ValueError(
+            f"Pair: config.json of {source.name!r} names the architecture {name!r}, which timm does not know; `image` "
+            "takes checkpoints in timm's format"
+        )
+    data = config.get("pretrained_cfg", config)
+    options = dict(config.get("model_args", {}))
+    if data.get("fixed_input_size") and "img_size" not in options:
+        options["img_size"] = data["input_size"][-1]
+    model = timm.create_model(name, pretrained=False, **{**options, "num_classes": 0})
+    heads = data.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    # The classifier of the pretraining is no part of an image encoder.
+    tensors = {
+        key: tensor
+        for key, tensor in load_file(weights).items()
+        if not any(key.startswith(f"{head}.") for head in heads)
+    }
+    missing, unknown = model.load_state_dict(tensors, strict=False)
+    if missing or unknown:
+        raise ValueError(
+            f"Pair: the weights of {source.name!r} do not fit timm's {name!r}; missing {missing[:3]}, "
+            f"unknown {unknown[:3]}"
+        )
+    return model.eval(), _timm_preset(source.name, data)
+
+
+def _timm_preset(name: str, data: Mapping[str, Any]) -> Preset:
+    size = data["input_size"]
+    if size[0] != 3 or size[1] != size[2]:
+        raise ValueError(
+            f"Pair: {name!r} takes images of shape {tuple(size)}; accepted are square ones with 3 channels"
+        )
+    mode = data.get("crop_mode", "center")
+    if mode not in _FITS:
+        raise ValueError(f"Pair: {name!r} asks for crop_mode {mode!r}; accepted are {', '.join(_FITS)}")
+    resize = math.floor(size[1] / data.get("crop_pct", 0.875))
+    return Preset(
+        name=name,
+        size=size[1],
+        fit=_FITS[mode],
+        interpolation=data.get("interpolation", "bicubic"),
+        mean=tuple(data["mean"]),
+        std=tuple(data["std"]),
+        resize=None if resize == size[1] else resize,
+    )
+
+
+def _load_text(source: Source) -> Any:
+    from transformers import AutoConfig, AutoModel
+
+    require_files("Pair", source, "model.safetensors", "pytorch_model.bin")
+    require_files("Pair", source, "config.json")
+    config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
+    if config.model_type not in ("bert", "roberta", "xlm-roberta"):
+        raise ValueError(
+            f"Pair: {source.name!r} has model_type {config.model_type!r}; `text` takes bert, roberta and xlm-roberta"
+        )
+    model, info = AutoModel.from_pretrained(
+        source.folder,
+        config=config,
+        local_files_only=True,
+        trust_remote_code=False,
+        add_pooling_layer=False,
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+        output_loading_info=True,
+    )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(f"Pair: the weights of {source.name!r} lack {len(missing)} tensors, e.g. {missing[:3]}")
+    return model.eval()
