@@ -53,7 +53,7 @@ class Augment:
         pixels = images.to(torch.float32)
         theta = self._affine(draw[:, :6], images.shape[-2], images.shape[-1]).to(images.device)
         grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)
-        pixels = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        pixels = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="border", align_corners=False)
         change = (2 * draw[:, 6:] - 1).to(images.device)[:, :, None, None, None]
         mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
         pixels = (pixels - mean) * (1 + self.contrast * change[:, 0]) + mean

@@ -196,6 +196,8 @@ class DataModule(LightningDataModule, ABC):
         if self.trainer is not None and self.rejects.path == Path("rejects.csv"):
             name = f"rejects.{self._rank}.csv" if self._rank else "rejects.csv"
             self.rejects.path = Path(self.trainer.default_root_dir) / name
+        # Lightning hands over an enum that equals its string and prints as something else.
+        stage = getattr(stage, "value", stage)
         if stage == "fit":
             self._setup_fit()
         elif stage == "predict" and self.predict_folder is not None:
@@ -322,7 +324,11 @@ class DataModule(LightningDataModule, ABC):
         return self._loader(images, EvalSampler(images, self._rank, self._world), self.eval_batch_size, False)
 
     def _loader(self, images: ImageSet, sampler: TrainSampler, size: int, drop_last: bool) -> DataLoader[Any]:
-        workers = 0 if images.pixels is not None else self.workers
+        workers = self.workers
+        if images.pixels is not None:
+            workers = 0
+            # Lightning asks for workers here, which would only copy what is in memory already.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
         return ImageLoader(
             images,
             batch_size=size,
