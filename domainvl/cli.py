@@ -1,0 +1,83 @@
+"""The front door: finds the verb and hands over. Only the standard library is imported here, so that help is quick."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from domainvl import __version__
+from domainvl.commands.errors import CommandError, near
+
+__all__ = ["VERBS", "main"]
+
+VERBS: dict[str, tuple[str, str]] = {
+    "fit": ("domainvl.commands.fit:main", "adapt a model to labelled images, then test it beside zero-shot"),
+    "validate": ("domainvl.commands.evaluate:validate", "measure on the validation split"),
+    "test": ("domainvl.commands.evaluate:test", "measure on the test split"),
+    "predict": ("domainvl.commands.predict:main", "write class probabilities for images without labels"),
+    "sample": ("domainvl.commands.sample:main", "write a procedural sample data set as real files"),
+}
+"""Verb -> (`module:function` that takes the rest of the command line, one line of help)."""
+
+_EXAMPLES = """\
+examples:
+  python -m domainvl fit recipes/cxr.yaml
+  python -m domainvl fit recipes/cxr.yaml --data.shots 4 --model.adapter LoRA
+  python -m domainvl test recipes/cxr.yaml --adapter runs/cxr/1/adapter
+  python -m domainvl VERB --help
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The words after the program's name; those of this process when None.
+
+    Returns:
+        The exit status: 0 done, 1 failed, 2 a wrong command line or recipe, 130 or 143 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    if not words or words[0].startswith("-"):
+        try:
+            parser.parse_args(words or ["--help"])
+        except SystemExit as stop:
+            return stop.code if isinstance(stop.code, int) else 2
+    verb, *rest = words
+    try:
+        return _load(verb)(rest)
+    except CommandError as error:
+        print(error.text(), file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    verbs = "\n".join(f"  {verb:10s}{text}" for verb, (_, text) in VERBS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m domainvl",
+        usage="python -m domainvl VERB [RECIPE ...] [--key value ...]",
+        description="Adapt pretrained vision-language models to medical and remote-sensing images.",
+        epilog=f"verbs:\n{verbs}\n\n{_EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"domainvl {__version__}")
+    return parser
+
+
+def _load(verb: str) -> Callable[[list[str]], int]:
+    if verb not in VERBS:
+        raise CommandError(
+            f"unknown verb {verb!r}; verbs are {', '.join(VERBS)}",
+            meant=near(verb, VERBS),
+            see="python -m domainvl --help",
+        )
+    module, _, function = VERBS[verb][0].partition(":")
+    return cast("Callable[[list[str]], int]", getattr(importlib.import_module(module), function))

@@ -1,0 +1,201 @@
+"""What happens around training: checkpoints, lines per epoch, results."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from domainvl.commands.log import CsvLog
+from domainvl.runs import Run
+
+_MARK = "domainvl"
+"""Key of our own state in a checkpoint."""
+
+
+class LastCheckpoint(Checkpoint):
+    """`checkpoints/last.ckpt` after every epoch, written whole or not at all.
+
+    Lightning calls this hook before it steps the schedules that count epochs. The checkpoint says so, and the step is
+    made up for when it is resumed; without that, all epochs after a resume run one learning rate late.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._step_due = False
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        draft = self.path.with_name(f".{self.path.name}.tmp")
+        trainer.save_checkpoint(draft)
+        if trainer.is_global_zero:
+            os.replace(draft, self.path)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the log of the epochs before; Lightning logs an epoch after the hook that ends it."""
+        for logger in trainer.loggers:
+            logger.save()
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Leave our mark."""
+        checkpoint[_MARK] = {"schedule_step_due": True}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Read our mark."""
+        self._step_due = bool(checkpoint.get(_MARK, {}).get("schedule_step_due"))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Make up for the step of the schedules, and go on with the log."""
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvLog) and self._step_due:
+                logger.resume(trainer.global_step)
+        if not (self._step_due and pl_module.automatic_optimization):
+            return
+        self._step_due = False
+        for config in trainer.lr_scheduler_configs:
+            due = config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
+            if due and not isinstance(config.scheduler, ReduceLROnPlateau):
+                with warnings.catch_warnings():
+                    # torch looks for an optimiser step in this process; it was made in the interrupted one.
+                    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
+                    config.scheduler.step()
+
+
+class EpochLines(Callback):
+    """One line per epoch: losses, validation numbers, seconds."""
+
+    def __init__(self) -> None:
+        self._began = 0.0
+        self._validated = False
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say what is trained."""
+        if trainer.is_global_zero:
+            sizes = [parameter.numel() for parameter in pl_module.parameters()]
+            trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+            print(f"training {trained:,} of {sum(sizes):,} parameters on {trainer.strategy.root_device}", flush=True)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the clock."""
+        self._began, self._validated = time.monotonic(), False
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Validation numbers are fresh."""
+        self._validated = not trainer.sanity_checking
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the line."""
+        if not trainer.is_global_zero:
+            return
+        shown = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.startswith("train/") or self._validated
+        }
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
+        seconds = time.monotonic() - self._began
+        last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
+        print(f"epoch {trainer.current_epoch + 1}/{last}  {numbers}  {seconds:.1f} s", flush=True)
+
+
+class Results(Callback):
+    """Writes what a finished evaluation says into the run folder.
+
+    It is a callback because under ddp_spawn the numbers exist only in the processes that made them.
+
+    Args:
+        run: Where to.
+        seed: Of the run.
+        stage: The stage whose result counts: test, validate or predict.
+        recipe: The resolved recipe, in YAML.
+        save_adapter: Whether the adapter was trained here and is written.
+    """
+
+    def __init__(self, run: Run, *, seed: int, stage: str, recipe: str, save_adapter: bool = False) -> None:
+        self.run = run
+        self.seed = seed
+        self.stage = stage
+        self.recipe = recipe
+        self.save_adapter = save_adapter
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the result of `test`."""
+        self._measured(trainer, pl_module, "test")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the result of `validate`; not of the validations while training."""
+        if trainer.state.fn == "validate":
+            self._measured(trainer, pl_module, "validate")
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write predictions without numbers."""
+        if trainer.is_global_zero and self.stage == "predict":
+            from domainvl.evaluation import write_predictions
+
+            write_predictions(self.run.predictions, self._predictions(pl_module))
+            self._rejects(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Keep the list of bad rows when a run is interrupted or fails."""
+        if trainer.is_global_zero and self.run.folder.is_dir():
+            self._rejects(trainer)
+
+    def _measured(self, trainer: Trainer, module: LightningModule, split: str) -> None:
+        if not trainer.is_global_zero or split != self.stage:
+            return
+        from domainvl.evaluation import evaluate, print_table, write_metrics, write_predictions
+
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        task: Any = module
+        predictions = self._predictions(module)
+        evaluation = evaluate(predictions, seed=self.seed)
+        write_predictions(self.run.predictions, predictions)
+        self._rejects(trainer)
+        hashes = {**data.hashes(), **task.hashes()}
+        draft = self.run.metrics.with_name(".metrics.json.tmp")
+        write_metrics(draft, evaluation, split=split, hashes=hashes, seed=self.seed)
+        if self.save_adapter and task.adapter is not None:
+            self._save_adapter(task, data, draft)
+        os.replace(draft, self.run.metrics)  # last of all: a run that has its numbers is finished
+        print_table(evaluation)
+        sys.stdout.flush()
+
+    def _save_adapter(self, task: Any, data: Any, metrics: Path) -> None:
+        from domainvl.hub import save_adapter
+
+        scale = task.backbone.logit_scale
+        save_adapter(
+            self.run.adapter,
+            task.adapter,
+            backbone=task.backbone.spec(),
+            classes=task.classes,
+            multilabel=task.multilabel,
+            prompts=asdict(data.prompts),
+            recipe=self.recipe,
+            metrics=json.loads(metrics.read_text(encoding="utf-8")),
+            logit_scale=scale if scale.requires_grad else None,
+        )
+
+    def _predictions(self, module: LightningModule) -> Any:
+        predictions = getattr(module, "predictions", None)
+        if predictions is None:
+            raise RuntimeError(f"{type(module).__name__} made no predictions; the {self.stage} split has no images")
+        return predictions
+
+    def _rejects(self, trainer: Trainer) -> None:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rejects = getattr(data, "rejects", None)
+        if rejects is not None:
+            rejects.write(self.run.rejects)

@@ -1,0 +1,153 @@
+"""One jsonargparse parser for every verb that takes a recipe: `seed_everything`, `model`, `data`, `trainer`."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+
+from domainvl.commands import explain
+from domainvl.commands.errors import CommandError, near
+
+ALLOWED = ("domainvl", "data_modules", "lightning", "torch.optim", "torch.nn")
+"""Packages whose classes a recipe may name; a class path is code."""
+
+_OFFERS = (
+    "domainvl.tasks",
+    "domainvl.adapters",
+    "domainvl.objectives",
+    "domainvl.backbones",
+    "data_modules",
+    "torch.optim.lr_scheduler",
+    "lightning.pytorch.loggers",
+    "lightning.pytorch.callbacks",
+)
+"""A bare class name resolves among imported subclasses, so what recipes name is imported first."""
+
+_OURS = {
+    "default_root_dir",  # --run-dir
+    "enable_checkpointing",  # always: checkpoints/last.ckpt
+    "barebones",  # no checkpoint, no log: nothing a run is for
+    "model_registry",  # a service of Lightning AI
+}
+"""Trainer arguments that the run folder decides."""
+
+_DEFAULTS = {
+    "trainer.enable_model_summary": False,  # one line of ours says what is trained
+    "trainer.num_sanity_val_steps": 0,  # the data is checked at set-up, with better messages
+    "trainer.log_every_n_steps": 1,  # few-shot epochs are shorter than Lightning's 50
+}
+
+
+class RecipeParser(ArgumentParser):
+    """An ArgumentParser whose errors are three lines."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise CommandError, except where jsonargparse collects the messages of inner parsers."""
+        if not self.exit_on_error:
+            super().error(message, ex)
+        raise explain.Complaint(message) from ex
+
+
+def offer_classes(allow: Sequence[str] = ()) -> None:
+    """Import what recipes may name, and forbid the rest.
+
+    Args:
+        allow: The user's own packages.
+    """
+    check_shadowing()
+    for name in _OFFERS:
+        importlib.import_module(name)
+    sys.path.insert(0, "") if allow and "" not in sys.path else None
+    for name in allow:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is None or not name.startswith(error.name):
+                raise
+            raise CommandError(
+                f"--allow-import {name}: there is no such package",
+                todo="install it, or run from the folder that it lies in",
+            ) from error
+    set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*ALLOWED, *allow])
+
+
+def check_shadowing() -> None:
+    """Refuse a folder called `data_modules` that hides ours."""
+    import domainvl
+
+    ours = Path(domainvl.__file__).resolve().parent.parent / "data_modules"
+    spec = importlib.util.find_spec("data_modules")
+    if spec is None or spec.origin is None:
+        found = list(spec.submodule_search_locations or []) if spec is not None else []
+        raise CommandError(
+            f"the package data_modules of domainvl is missing at {ours}"
+            + (f"; {found[0]} has its name" if found else ""),
+            todo="reinstall domainvl",
+            status=1,
+        )
+    place = Path(spec.origin).resolve()
+    if ours not in place.parents:
+        raise CommandError(
+            f"{place.parent if place.name == '__init__.py' else place} hides domainvl's own package data_modules ({ours})",
+            todo="rename yours, or run from another folder",
+        )
+
+
+def build(prog: str) -> RecipeParser:
+    """The parser; classes have to be offered before."""
+    parser = RecipeParser(prog=prog, allow_abbrev=False, add_help=False)
+    parser.add_argument("--config", action=ActionConfigFile)
+    parser.add_argument("--seed_everything", type=int, default=0)
+    parser.add_subclass_arguments(LightningModule, "model", required=True, fail_untyped=False)
+    parser.add_subclass_arguments(LightningDataModule, "data", required=True, fail_untyped=False)
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False, skip=set(_OURS))
+    parser.set_defaults(_DEFAULTS)
+    return parser
+
+
+def parse(verb: str, recipe: Mapping[str, Any], overrides: Mapping[str, str]) -> tuple[RecipeParser, Namespace]:
+    """Check a merged recipe with its overrides against the signatures of the classes that it names."""
+    parser = build(f"python -m domainvl {verb}")
+    see = f"python -m domainvl {verb} --help"
+    unknown = [key for key in recipe if key not in ("seed_everything", "model", "data", "trainer")]
+    if unknown:
+        raise CommandError(
+            f"unknown key {unknown[0]!r} in the recipe; keys are seed_everything, model, data, trainer",
+            meant=near(unknown[0], ("seed_everything", "model", "data", "trainer")),
+            see=see,
+        )
+    for key in ("model", "data"):
+        spec = recipe.get(key)
+        if isinstance(spec, Mapping) and "class_path" not in spec and key not in overrides:
+            raise CommandError(f"{key} names no class; give `{key}: {{class_path: ...}}`", see=see)
+    words = [f"--config={json.dumps(recipe)}", *(f"--{key}={value}" for key, value in overrides.items())]
+    try:
+        return parser, parser.parse_args(words)
+    except explain.Complaint as complaint:
+        raise explain.explain(str(complaint), verb, recipe, overrides) from complaint
+
+
+def plain(parser: RecipeParser, config: Namespace) -> dict[str, Any]:
+    """The resolved recipe as plain values, every default included."""
+    text = parser.dump(config, format="json", skip_none=False, skip_validation=True)
+    values: dict[str, Any] = json.loads(text)
+    values.pop("config", None)
+    return values
+
+
+def class_help(name: str) -> str:
+    """All settings of a class that recipes may name."""
+    known = {cls.__name__: cls for cls in explain.offered()} | {"Trainer": Trainer}
+    if name not in known:
+        raise CommandError(f"no class {name!r} is known", meant=near(name, known), see="python -m domainvl fit --help")
+    cls = known[name]
+    parser = ArgumentParser(prog=name, usage=f"settings of {cls.__module__}.{name}", add_help=False)
+    parser.add_class_arguments(cls, fail_untyped=False, skip=set(_OURS) if cls is Trainer else None)
+    return parser.format_help()
