@@ -58,12 +58,14 @@ class ImageTable(Layout):
     findings_column: str | None = None
     impression_column: str | None = None
 
-    def read(self, root: Path) -> Manifest:
-        """The table's rows as records."""
+    def __post_init__(self) -> None:
         if self.label_columns is not None and self.class_column is not None:
             raise ValueError(
                 "ImageTable: label_columns (several classes per image) and class_column (one) exclude each other"
             )
+
+    def read(self, root: Path) -> Manifest:
+        """The table's rows as records."""
         inner = root / self.table
         table = Table(inner if inner.exists() or not Path(self.table).exists() else Path(self.table))
         columns = self._columns(table)

@@ -32,7 +32,10 @@ class Table:
             )
         self._delimiter = "\t" if ".tsv" in path.name else ","
         with self._open() as file:
-            first = file.readline()
+            try:
+                first = file.readline()
+            except UnicodeDecodeError as error:
+                raise self._not_text() from error
         if not first.strip():
             raise ValueError(f"table {path} is empty; its first line must name the columns")
         if self._delimiter == "," and "," not in first and ";" in first:
@@ -72,11 +75,12 @@ class Table:
                         )
                     yield number, [cells[place].strip() for place in places]
             except UnicodeDecodeError as error:
-                raise ValueError(
-                    f"table {self.path.name}: it is not UTF-8 text from row {number} on; save it as UTF-8"
-                ) from error
+                raise self._not_text() from error
             except csv.Error as error:
                 raise ValueError(f"table {self.path.name}: row {number + 1} is no CSV: {error}") from error
+
+    def _not_text(self) -> ValueError:
+        return ValueError(f"table {self.path.name} is not UTF-8 text; save it as UTF-8")
 
     def _open(self) -> TextIO:
         if self.path.suffix == ".gz":
