@@ -33,7 +33,7 @@ another preprocessing preset is refused.
 
 ## Limits
 
-A research artefact, not a medical device. It was measured on the data named above alone; measure it on yours before you
+A research artefact, not a medical device. Its numbers, where given, are for that data alone; measure it on yours before you
 believe it.
 """
 
