@@ -54,7 +54,10 @@ def preset_of(owner: str, name: str, values: Mapping[str, Any]) -> Preset:
         if crop is None:
             raise refuse("crop_size", "one number, or {height: n, width: n} with both equal")
         fit: Fit = "crop" if kind == "shortest" else "squash"
-        return Preset(name, crop, fit, interpolation, tuple(mean), tuple(std), None if edge == crop else edge)
+        if edge < crop:
+            raise refuse("crop_size", "one that is not larger than size")
+        resize = None if edge == crop else edge
+        return Preset(name, crop, fit, interpolation, tuple(mean), tuple(std), resize, half="down")
     if kind == "shortest":
         raise refuse("do_center_crop", "true with size.shortest_edge: images of one batch need one shape")
     return Preset(name, edge, "squash", interpolation, tuple(mean), tuple(std))

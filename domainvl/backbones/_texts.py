@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from domainvl.backbones._loading import Source
+from domainvl.backbones._loading import Source, require_files
 from domainvl.features import TextInputs
+
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 
 
 def encode(owner: str, tokenizer: Any, texts: Sequence[str], context: int, *, fixed: bool) -> TextInputs:
@@ -43,6 +45,8 @@ def load_tokenizer(owner: str, source: Source) -> Any:
     """The tokenizer in a checkpoint's folder."""
     from transformers import AutoTokenizer
 
+    # Without these transformers makes up an empty tokenizer, and every word becomes "unknown".
+    require_files(owner, source, *_VOCABULARIES)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:

@@ -51,6 +51,7 @@ class HuggingFace(Backbone):
         self._source = source
         # An adapter may change layers later; what is named is what was loaded.
         self._weights = weights_digest(self.model)
+        self.eval()
         self._check_tokenizer()
 
     @property

@@ -60,6 +60,7 @@ class OpenClip(Backbone):
         self._encode = _tokenizer(source.name, model_config.get("text_cfg", {}), folders)
         self._source = source
         self._weights = weights_digest(self.model)
+        self.eval()
 
     @property
     def library(self) -> nn.Module:

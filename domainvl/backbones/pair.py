@@ -83,6 +83,7 @@ class Pair(Backbone):
         self._context = min(context, self.text.context)
         self._sources = (pictures, texts)
         self._weights = weights_digest(self.model)
+        self.eval()
 
     @property
     def library(self) -> nn.Module:

@@ -20,6 +20,9 @@ from torchvision.transforms.v2 import functional as tv
 Fit = Literal["crop", "squash", "pad"]
 """Shortest side to `size` and centre crop; both sides to `size`; longest side to `size` and centre pad with black."""
 
+Half = Literal["even", "down"]
+"""Where a centre crop begins when half a pixel is left over: torchvision rounds to even, transformers down."""
+
 _INTERPOLATIONS = {
     "bicubic": InterpolationMode.BICUBIC,
     "bilinear": InterpolationMode.BILINEAR,
@@ -39,6 +42,7 @@ class Preset:
         mean: Subtracted per channel after scaling to 0..1.
         std: Divided by.
         resize: Side that is resized to before the crop; `size` when None.
+        half: What a centre crop does with half a pixel; the libraries differ, which shifts a picture by one pixel.
         version: Raised when this code changes what it computes.
     """
 
@@ -49,6 +53,7 @@ class Preset:
     mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
     resize: int | None = None
+    half: Half = "even"
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -58,6 +63,12 @@ class Preset:
             )
         if self.fit not in ("crop", "squash", "pad"):
             raise ValueError(f"Preset: fit {self.fit!r} is not one of crop, squash, pad")
+        if self.half not in ("even", "down"):
+            raise ValueError(f"Preset: half {self.half!r} is not one of even, down")
+        if self.half == "down" and (self.fit == "pad" or (self.resize or self.size) < self.size):
+            raise ValueError(
+                "Preset: half='down' is for cropping alone; it needs fit crop or squash and resize >= size"
+            )
 
     @property
     def digest(self) -> str:
@@ -78,6 +89,9 @@ class Preset:
             tensor = tensor.expand(3, -1, -1)
         shape = self._resized(*tensor.shape[-2:])
         tensor = tv.resize(tensor, shape, interpolation=_INTERPOLATIONS[self.interpolation], antialias=True)
+        if self.half == "down":
+            top, left = ((length - self.size) // 2 for length in tensor.shape[-2:])
+            return tv.crop(tensor, top, left, self.size, self.size)
         # center_crop pads with zeros where the image is smaller, which is what `pad` asks for.
         return tv.center_crop(tensor, [self.size, self.size])
 
@@ -86,8 +100,9 @@ class Preset:
         if self.fit == "squash":
             return [side, side]
         anchor = min(height, width) if self.fit == "crop" else max(height, width)
-        # The libraries truncate the other side; so do we, or features differ from the checkpoint's own processor.
-        return [max(1, int(side * length / anchor)) for length in (height, width)]
+        # The libraries truncate the other side when they crop and round it when they pad; features differ otherwise.
+        whole = round if self.fit == "pad" else int
+        return [max(1, whole(side * length / anchor)) for length in (height, width)]
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """uint8 or 0..255 float `[..., 3, H, W]` to what the tower takes; runs on the tensor's device."""
