@@ -33,8 +33,8 @@ another preprocessing preset is refused.
 
 ## Limits
 
-A research artefact, not a medical device. Its numbers, where given, are for that data alone; measure it on yours before you
-believe it.
+A research artefact, not a medical device. Its numbers, where given, are for that data alone; measure it on
+yours before you believe it.
 """
 
 
