@@ -41,12 +41,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0 done, 1 failed, 2 a wrong command line or recipe, 130 or 143 interrupted.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
-    if not words or words[0].startswith("-"):
-        try:
-            parser.parse_args(words or ["--help"])
-        except SystemExit as stop:
-            return stop.code if isinstance(stop.code, int) else 2
+    if not words or words[0] in ("-h", "--help"):
+        _parser().print_help()
+        return 0
+    if words[0] == "--version":
+        print(f"domainvl {__version__}")
+        return 0
     verb, *rest = words
     try:
         return _load(verb)(rest)
@@ -59,24 +59,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    verbs = "\n".join(f"  {verb:10s}{text}" for verb, (_, text) in VERBS.items())
     parser = argparse.ArgumentParser(
         prog="python -m domainvl",
         usage="python -m domainvl VERB [RECIPE ...] [--key value ...]",
         description="Adapt pretrained vision-language models to medical and remote-sensing images.",
-        epilog=f"verbs:\n{verbs}\n\n{_EXAMPLES}",
+        epilog="verbs:\n" + "\n".join(f"  {verb:10s}{text}" for verb, (_, text) in VERBS.items()) + f"\n\n{_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"domainvl {__version__}")
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
     return parser
 
 
 def _load(verb: str) -> Callable[[list[str]], int]:
     if verb not in VERBS:
         raise CommandError(
-            f"unknown verb {verb!r}; verbs are {', '.join(VERBS)}",
-            meant=near(verb, VERBS),
+            f"unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}; verbs are {', '.join(VERBS)}",
+            meant=near(verb, [*VERBS, "--help", "--version"]),
             see="python -m domainvl --help",
         )
     module, _, function = VERBS[verb][0].partition(":")

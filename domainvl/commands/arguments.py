@@ -35,6 +35,10 @@ COMMON = {
 """Options of every verb that takes a recipe."""
 
 
+ADAPTER = {"--adapter": Option("FOLDER", "a saved adapter, RUN/adapter of an earlier fit (default: zero-shot)")}
+"""The option of verbs that use what was learned."""
+
+
 @dataclass
 class Arguments:
     """A split command line.

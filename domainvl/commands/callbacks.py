@@ -6,27 +6,19 @@ import json
 import os
 import sys
 import time
-import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from domainvl.commands.log import CsvLog
 from domainvl.runs import Run
 
-_MARK = "domainvl"
-"""Key of our own state in a checkpoint."""
-
 
 class LastCheckpoint(Checkpoint):
     """`checkpoints/last.ckpt` after every epoch, written whole or not at all.
-
-    Lightning calls this hook before it steps the schedules that count epochs. The checkpoint says so, and the step is
-    made up for when it is resumed; without that, all epochs after a resume run one learning rate late.
 
     Args:
         path: The file.
@@ -34,43 +26,29 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._step_due = False
+        self._resumed = False
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
-        draft = self.path.with_name(f".{self.path.name}.tmp")
-        trainer.save_checkpoint(draft)
-        if trainer.is_global_zero:
-            os.replace(draft, self.path)
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Remember that this run goes on."""
+        self._resumed = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on with the log."""
+        for logger in trainer.loggers:
+            if isinstance(logger, CsvLog) and self._resumed:
+                logger.resume(trainer.global_step)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the log of the epochs before; Lightning logs an epoch after the hook that ends it."""
         for logger in trainer.loggers:
             logger.save()
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Leave our mark."""
-        checkpoint[_MARK] = {"schedule_step_due": True}
-
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Read our mark."""
-        self._step_due = bool(checkpoint.get(_MARK, {}).get("schedule_step_due"))
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Make up for the step of the schedules, and go on with the log."""
-        for logger in trainer.loggers:
-            if isinstance(logger, CsvLog) and self._step_due:
-                logger.resume(trainer.global_step)
-        if not (self._step_due and pl_module.automatic_optimization):
-            return
-        self._step_due = False
-        for config in trainer.lr_scheduler_configs:
-            due = config.interval == "epoch" and trainer.current_epoch % config.frequency == 0
-            if due and not isinstance(config.scheduler, ReduceLROnPlateau):
-                with warnings.catch_warnings():
-                    # torch looks for an optimiser step in this process; it was made in the interrupted one.
-                    warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step", UserWarning)
-                    config.scheduler.step()
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save."""
+        draft = self.path.with_name(f".{self.path.name}.tmp")
+        trainer.save_checkpoint(draft, weights_only=False)
+        if trainer.is_global_zero:
+            os.replace(draft, self.path)
 
 
 class EpochLines(Callback):

@@ -133,19 +133,23 @@ def clear_errors(see: str = "") -> Iterator[None]:
         raise
 
 
-def _refuse_if_ours(error: Exception, see: str) -> None:
-    if not os.environ.get(_DEBUG) and _raised_by(error.__traceback__).split(".")[0] in ("domainvl", "data_modules"):
-        see = see or f"{_DEBUG}=1 shows where in the code"
-        raise CommandError(f"{error}", see=see, status=1) from error
+def _refuse_if_ours(error: BaseException, see: str) -> None:
+    """Raise CommandError for what our own code refuses; jsonargparse wraps what constructors say."""
+    inner: BaseException | None = error
+    while inner is not None and _raised_by(inner.__traceback__) == "jsonargparse":
+        inner = inner.__cause__ or inner.__context__
+    ours = inner is not None and _raised_by(inner.__traceback__) in ("domainvl", "data_modules")
+    if ours and not os.environ.get(_DEBUG):
+        raise CommandError(f"{inner}", see=see or f"{_DEBUG}=1 shows where in the code", status=1) from error
 
 
 def _raised_by(traceback: TracebackType | None) -> str:
-    """The module whose code raised."""
+    """The package whose code raised."""
     name = ""
     while traceback is not None:
         name = str(traceback.tb_frame.f_globals.get("__name__", ""))
         traceback = traceback.tb_next
-    return name
+    return name.partition(".")[0]
 
 
 def _check_root(session: Session) -> None:

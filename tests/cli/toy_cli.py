@@ -103,6 +103,13 @@ class ToyRejects:
         path.write_text("row,path,reason\n")
 
 
+class LazyLoader(DataLoader):
+    """Begins when it is read, as the real loader does: after the sampler knows its epoch and the task has seeded."""
+
+    def __iter__(self):
+        yield from super().__iter__()
+
+
 class ToyData(LightningDataModule):
     """Two blobs."""
 
@@ -123,7 +130,7 @@ class ToyData(LightningDataModule):
         sampler = DistributedSampler(
             data, self.trainer.world_size, self.trainer.global_rank, seed=int(os.environ["PL_GLOBAL_SEED"])
         )
-        return DataLoader(data, batch_size=8, sampler=sampler)
+        return LazyLoader(data, batch_size=8, sampler=sampler)
 
     def val_dataloader(self):
         return DataLoader(self._set(1), batch_size=8)
