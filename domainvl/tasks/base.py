@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
@@ -54,6 +55,7 @@ class Task(LightningModule):
         self.trained_classes: list[str] | None = None
         self._saved: Mapping[str, Tensor] | None = None
         self._attached = False
+        self._batches = 0
 
     @property
     def preset(self) -> Preset:
@@ -124,9 +126,21 @@ class Task(LightningModule):
         return self
 
     def on_train_epoch_start(self) -> None:
-        """Seed by (seed, epoch, rank) alone, so that a run resumed at an epoch is the run that was interrupted."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        torch.manual_seed((seed * 1_000_003 + self.current_epoch * 1_009 + rank()) % 2**63)
+        """Count the epoch's batches from the start."""
+        self._batches = 0
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Seed augmentation and dropout by (seed, epoch, batch, rank) alone.
+
+        A run resumed at an epoch is then the run that was interrupted, whatever was drawn in between. It happens here
+        because data loaders draw from the same generator when their iterators are made, at a moment that differs
+        between the first epoch of a process and later ones.
+        """
+        if self.trainer.training:
+            numbers = (int(os.environ.get("PL_GLOBAL_SEED", 0)), self.current_epoch, self._batches, rank())
+            torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
+            self._batches += 1
+        return batch
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over everything that requires a gradient."""
