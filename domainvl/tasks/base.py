@@ -47,7 +47,9 @@ class Task(LightningModule):
         super().__init__()
         self.backbone = backbone.requires_grad_(False)
         self.adapter = adapter
-        self.objectives = nn.ModuleDict({name: loss for name, loss in (objectives or {}).items() if loss is not None})
+        self.objectives: dict[str, Objective] = {k: loss for k, loss in (objectives or {}).items() if loss is not None}
+        # Registered as well: objectives may have parameters (training-only heads) and buffers.
+        self._registered = nn.ModuleDict(self.objectives)
         self.optimizer = optimizer
         self.schedule = schedule
         # A checkpoint holds the trained tensors alone; on_load_checkpoint checks that none of those is missing.

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from domainvl.data.prompts import PromptSet
 from torch import Tensor
 
+from domainvl.data.prompts import PromptSet
 from domainvl.features import TextInputs
 
 Tokenize = Callable[[Sequence[str]], TextInputs]
@@ -53,8 +53,8 @@ class ClassTexts:
         for name, group in zip([*classes, *classes], groups, strict=False):
             if not group:
                 raise ValueError(
-                    f"class {name!r} has no {'negative ' if multilabel else ''}prompt; multi-label zero-shot compares a "
-                    "prompt that says yes with one that says no: give `negatives` in the recipe's prompts"
+                    f"class {name!r} has no {'negative ' if multilabel else ''}prompt; multi-label zero-shot compares "
+                    "a prompt that says yes with one that says no: give `negatives` in the recipe's prompts"
                 )
         owner = [index for index, group in enumerate(groups) for _ in group]
         rows = [text for group in groups for text in group]

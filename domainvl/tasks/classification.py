@@ -50,7 +50,7 @@ class Classification(Task):
         self.predictions: Predictions | None = None
         self._plain = Adapter()
         self._rows: list[dict[str, Any]] = []
-        self._evaluated: Tensor | None = None
+        self._evaluated: Features | None = None
 
     # Set-up
 
