@@ -25,6 +25,9 @@ def encode(owner: str, tokenizer: Any, texts: Sequence[str], context: int, *, fi
         raise TypeError(f"{owner}.tokenize: give a list of texts, not one string ({texts[:40]!r})")
     if not texts:
         raise ValueError(f"{owner}.tokenize: no text given")
+    # GemmaTokenizer, which SigLIP 2 uses, knows of this setting and does not act on it.
+    if tokenizer.init_kwargs.get("do_lower_case"):
+        texts = [text.lower() for text in texts]
     out = tokenizer(
         list(texts),
         # Behind the text, where padding moves no position; a fixed length is padded as the checkpoint says.
@@ -49,7 +52,12 @@ def load_tokenizer(owner: str, source: Source) -> Any:
     require_files(owner, source, *_VOCABULARIES)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except ImportError as error:
+        raise RuntimeError(
+            f"{owner}: the tokenizer of {source.name!r} needs one more package; pip install sentencepiece protobuf "
+            f"({str(error).strip().splitlines()[0][:80]})"
+        ) from None
+    except (OSError, TypeError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
             f"{owner}: {source.name!r} has no tokenizer that can be loaded ({reason}); its folder needs "

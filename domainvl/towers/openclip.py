@@ -6,7 +6,8 @@ take `TimmViT`, `TimmCNN` and `HFText`; `open_clip_towers` picks the pair.
 LoRA: `nn.MultiheadAttention` keeps q, k and v in one parameter, so `lora_targets` gives the name of a parameter,
 `...attn.in_proj_weight`; PEFT wants it as `target_parameters`, all other names as `target_modules`. The output
 projection is not offered there: its weight goes straight into a fused kernel, and a LoRA layer in its place would
-never be called.
+never be called. PEFT compares the ends of names, and `CLIP` has its text blocks at `transformer.resblocks`, which is
+how `visual.transformer.resblocks` ends: whoever updates the text alone has to exclude the image's.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 import torch
 import tower_toys as toys
-from checkpoint_toys import BUILDERS, TEXTS, biomedclip, hf_clip, open_clip_safetensors, pair
+from checkpoint_toys import BUILDERS, TEXTS, biomedclip, hf_clip, hf_siglip, open_clip_safetensors, pair
 from huggingface_hub import constants
 from PIL import Image
 from torch import nn
@@ -17,10 +17,10 @@ from domainvl.backbones import HuggingFace, OpenClip, Pair
 from domainvl.backbones._loading import weights_digest
 
 
-@pytest.fixture(params=BUILDERS)
-def saved(request, tmp_path):
+@pytest.fixture(params=BUILDERS, scope="module")
+def saved(request, tmp_path_factory):
     torch.manual_seed(0)
-    return BUILDERS[request.param](tmp_path)
+    return BUILDERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
 @torch.no_grad()
@@ -149,3 +149,17 @@ def test_a_cached_download_is_found_offline_with_its_commit(tmp_path, monkeypatc
     backbone = HuggingFace("someone/toy-clip")
     assert (backbone.spec().name, backbone.spec().revision) == ("someone/toy-clip", commit)
     assert backbone.spec().weights == saved.load().spec().weights
+
+
+def test_lower_case_is_taken_from_the_tokenizer_config(tmp_path):
+    """SigLIP 2 ships Gemma's tokenizer, which has case, with do_lower_case, which transformers ignores."""
+    saved = hf_siglip(tmp_path)
+    core = json.loads((tmp_path / "tokenizer.json").read_text())
+    core["normalizer"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(core))
+    path = tmp_path / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"tokenizer_class": "GemmaTokenizer", "padding_side": "right"}
+    for lower in (True, False):
+        path.write_text(json.dumps(settings | {"do_lower_case": lower}))
+        cased, plain = saved.load().tokenize(["A CHEST", "a chest"]).ids
+        assert torch.equal(cased, plain) is lower
