@@ -67,5 +67,5 @@ class Backbone(nn.Module, ABC):
         """Which model this is."""
 
     def scale(self) -> Tensor:
-        """The factor that cosines are multiplied with."""
-        return self.logit_scale.exp()
+        """The factor that cosines are multiplied with, a scalar (some checkpoints hold it as `[1]`)."""
+        return self.logit_scale.exp().reshape(())
