@@ -6,6 +6,8 @@ import cxr_layouts as layouts
 import pytest
 
 from data_modules import ChestXray14, ChestXrays, CheXpert, CheXpertPlus, MimicCxrJpg, OpenI, PadChest
+from data_modules.readers.reports import split_report
+from domainvl import samples
 from domainvl.data import Label
 from domainvl.data.preset import Preset
 
@@ -168,3 +170,15 @@ def test_the_licence_is_told_once(tmp_path, capsys, monkeypatch):
     for _ in range(2):
         _ = ChestXrays(root, layout=CheXpert()).manifest
     assert capsys.readouterr().err.count("Research Use Agreement") == 1
+
+
+def test_samples_pass_through_the_same_readers(tmp_path, monkeypatch):
+    folder = samples.write("cxr", tmp_path / "cxr", patients=24)
+    monkeypatch.setattr(samples, "cached", lambda domain: folder)
+    data = ChestXrays(preset=PRESET, shots=1)
+    for stage in ("fit", "validate", "test"):
+        data.setup(stage)
+    assert "No Finding" not in data.classes
+    assert {record.path.rpartition(".")[2] for record in data.manifest.records} == {"jpg", "dcm"}
+    assert not len(data.rejects)
+    assert all(split_report((folder / one.report).read_text()).text for one in data.manifest.records)
