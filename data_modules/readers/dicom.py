@@ -39,7 +39,7 @@ def read_dicom(path: Path) -> Image.Image:
         UnreadableImage: With a reason that holds nothing of the header but technical fields.
     """
     import pydicom
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
         dataset = pydicom.dcmread(path)
@@ -55,7 +55,7 @@ def read_dicom(path: Path) -> Image.Image:
         raise
     except InvalidDicomError as error:
         raise UnreadableImage("it is no DICOM file: the DICM mark is missing") from error
-    except _DAMAGE as error:
+    except (BytesLengthException, *_DAMAGE) as error:
         raise UnreadableImage(f"the DICOM header is damaged ({type(error).__name__})") from error
 
 
