@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
@@ -20,6 +20,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from domainvl.commands.errors import CommandError, near
 
+RUN_FOLDER = {
+    "default_root_dir",  # --run-dir
+    "enable_checkpointing",  # always: checkpoints/last.ckpt
+    "barebones",  # no checkpoint, no log: nothing a run is for
+    "model_registry",  # a service of Lightning AI
+}
+"""Trainer arguments that are no settings here, because the run folder decides."""
+
+GROUPS = ("seed_everything", "model", "data", "trainer")
 _TOP: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
 
 _KEY = re.compile(r'Parser key "(?P<key>[^"]+)"')
@@ -73,8 +82,8 @@ def explain(message: str, verb: str, recipe: Mapping[str, Any], overrides: Mappi
         if group == "trainer":
             return _unknown_setting("trainer", last, Trainer, see)
         head, dot, tail = key.partition(".")
-        meant = [f"{name}{dot}{tail}" for name in near(head, ("seed_everything", "model", "data", "trainer"))]
-        return CommandError(f"unknown key {key!r}; keys start with seed_everything, model, data, trainer", meant=meant, see=see)
+        meant = [f"{name}{dot}{tail}" for name in near(head, GROUPS)]
+        return CommandError(f"unknown key {key!r}; keys start with {', '.join(GROUPS)}", meant=meant, see=see)
     place = _place(message)
     if found := place.find(_OPTION):
         key = _entry(place.key, found["word"], recipe)
@@ -112,6 +121,7 @@ def offered() -> Iterator[type]:
 def _descendants(root: type) -> Iterator[type]:
     if not inspect.isabstract(root) and not root.__name__.startswith("_"):
         yield root
+    cls: type
     for cls in type.__subclasses__(root):
         yield from _descendants(cls)
 
@@ -163,7 +173,8 @@ def _unknown_setting(key: str, word: str, owner: type | None, see: str) -> Comma
 
 
 def _settings(owner: type) -> list[str]:
-    return [name for name in inspect.signature(owner).parameters if name not in ("args", "kwargs", "params")]
+    hidden = {"args", "kwargs", "params"} | (RUN_FOLDER if owner is Trainer else set())
+    return [name for name in inspect.signature(owner).parameters if name not in hidden]
 
 
 def _see(owner: type | None, see: str) -> str:
@@ -186,7 +197,8 @@ def _fitting(place: _Place) -> list[type]:
     if place.key in _TOP:
         roots = [_TOP[place.key]]
     elif place.owner is not None:
-        roots = list(_classes(get_type_hints(place.owner.__init__).get(last)))
+        parameter = inspect.signature(place.owner, eval_str=True).parameters.get(last)
+        roots = list(_classes(parameter.annotation)) if parameter else []
     else:
         roots = []
     return [cls for root in roots for cls in _descendants(root) if cls is not root]

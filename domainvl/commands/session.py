@@ -80,9 +80,10 @@ class Session:
 def open_session(verb: str, arguments: Arguments, recipe: Mapping[str, Any]) -> Session | None:
     """Check a recipe; None when only help or the resolved recipe was asked for and has been printed."""
     quieten()
-    parsing.offer_classes(arguments.options.get("--allow-import", ()))
+    allow = arguments.options.get("--allow-import", [])
+    parsing.offer_classes(allow)
     if arguments.help is not None:
-        print(parsing.class_help(arguments.help))
+        print(parsing.class_help(arguments.help, allow))
         return None
     parser, config = parsing.parse(verb, recipe, arguments.overrides)
     session = Session(parser, config)

@@ -68,7 +68,7 @@ class ToyTask(LightningModule):
             time.sleep(self.slow)
         noisy = batch["x"] + 0.1 * torch.randn_like(batch["x"])
         loss = nn.functional.cross_entropy(self.layer(noisy), batch["y"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(noisy))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(noisy))
         return loss
 
     def on_test_epoch_start(self):
@@ -85,8 +85,14 @@ class ToyTask(LightningModule):
         y, adapted, plain = (torch.cat(part).numpy() for part in zip(*self._rows, strict=True))
         names = [str(i) for i in range(len(y))]
         self.predictions = Predictions(
-            ids=names, patients=names, classes=["a", "b"], multilabel=False, labels=y.astype(np.int64), valid=None,
-            zero_shot=plain, adapted=adapted,
+            ids=names,
+            patients=names,
+            classes=["a", "b"],
+            multilabel=False,
+            labels=y.astype(np.int64),
+            valid=None,
+            zero_shot=plain,
+            adapted=adapted,
         )
         if self.trainer.validating or self.trainer.state.fn == "fit":
             self.log("val/accuracy", float((adapted.argmax(1) == y).mean()), rank_zero_only=True)
@@ -113,7 +119,7 @@ class LazyLoader(DataLoader):
 class ToyData(LightningDataModule):
     """Two blobs."""
 
-    classes, multilabel = ["a", "b"], False  # noqa: RUF012
+    classes, multilabel = ["a", "b"], False
 
     def __init__(self, root: str | None = None, shots: int | None = None, count: int = 32):
         super().__init__()
