@@ -1,5 +1,6 @@
 """Miniature copies of the public chest X-ray sets, written as they lie on disk after download."""
 
+import copy
 import csv
 import gzip
 import io
@@ -60,7 +61,7 @@ def dicom(pixels: np.ndarray, photometric="MONOCHROME2", **tags) -> FileDataset:
     one.BitsAllocated, one.BitsStored, one.HighBit = 16, 12, 11
     one.PixelData = pixels.astype(np.uint16).tobytes()
     for name, value in tags.items():
-        setattr(one, name, value)
+        setattr(one, name, copy.deepcopy(value))
     return one
 
 

@@ -112,6 +112,7 @@ def test_openi_reads_headings_and_sections(tmp_path):
 
 def test_nih_lists_are_kept(tmp_path):
     found = manifest(layouts.nih, ChestXray14(), tmp_path)
+    assert 2 <= found.counts()["validate"] <= 12, "a tenth of 30 patients with two images each"
     assert {record.patient for record in found.records if record.split == "test"} == {str(n) for n in range(31, 41)}
     assert by_id(found)["00000001_000.png"].path == "images_002/images/00000001_000.png"
     hernia = by_id(found)["00000001_000.png"].labels

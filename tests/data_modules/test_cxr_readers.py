@@ -26,8 +26,9 @@ def written(tmp_path, dataset):
 
 def voi_lut(bits=12):
     table = Dataset()
-    table.LUTDescriptor = [4096, 0, bits]
-    table.LUTData = (np.sqrt(np.arange(4096) / 4095) * (2**bits - 1)).astype(np.uint16).tobytes()
+    table.add_new("LUTDescriptor", "US", [4096, 0, bits])
+    data = (np.sqrt(np.arange(4096) / 4095) * (2**bits - 1)).astype(np.uint16).tobytes()
+    table.add_new("LUTData", "OW", data)
     return {"VOILUTSequence": [table]}
 
 
