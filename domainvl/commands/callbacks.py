@@ -132,7 +132,10 @@ class Results(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the list of bad rows when a run is interrupted or fails."""
-        if trainer.is_global_zero and self.run.folder.is_dir():
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        empty = len(getattr(data, "rejects", ())) == 0
+        # A run that was refused before it began leaves nothing behind.
+        if trainer.is_global_zero and not (empty and isinstance(exception, Exception)):
             self._rejects(trainer)
 
     def _measured(self, trainer: Trainer, module: LightningModule, split: str) -> None:

@@ -43,7 +43,8 @@ _DENIED = re.compile(r"Importing '(?P<path>[^']+)' is not allowed, denied by the
 _EXPECTED = re.compile(r"Expected an? (?P<kind>.+?)(?:\. Got value: .*)?$")
 _SUBTYPES = re.compile(r"Subtypes: \[(?P<kinds>.*)\]$")
 _VALUE = re.compile(r"(?:Got|Given) value: (?P<value>.*?)(?:\. Got value: .*)?$")
-_SCALAR = re.compile(r"<class '(?:bool|float|int|str)'>")
+_SCALAR = re.compile(r"<class '(?:bool|float|int|str)'>|Literal\[")
+_CHOICES = re.compile(r"Literal\[(?P<choices>[^\]]*)\]")
 _SPEC = re.compile(r"^\{'class_path': '(?P<path>[^']+)'")
 
 
@@ -265,7 +266,12 @@ def _wrong_value(place: _Place, recipe: Mapping[str, Any], see: str) -> CommandE
     key = f"{_entry(owner, last, recipe)}.{last}" if owner else place.key
     spec = _SPEC.match(value["value"])
     got = f"the class {spec['path']}" if spec else _shown(value["value"])
-    return CommandError(f"{key}: got {got}, expected {_readable(kinds[1])}", see=_see(place.owner, see))
+    choices = [choice for found in _CHOICES.finditer(kinds[1]) for choice in re.findall(r"'([^']*)'", found["choices"])]
+    return CommandError(
+        f"{key}: got {got}, expected {_readable(kinds[1])}",
+        meant=near(value["value"], choices),
+        see=_see(place.owner, see),
+    )
 
 
 def _shown(value: str) -> str:
@@ -277,6 +283,7 @@ def _readable(kinds: str) -> str:
     """`<class 'int'>, <class 'NoneType'>` as `int or null`."""
     kinds = re.sub(r"<class '(?:[\w]+\.)*(\w+)'>", r"\1", kinds)
     kinds = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", kinds).replace("NoneType", "null")
+    kinds = _CHOICES.sub(lambda found: found["choices"].replace(", ", " or "), kinds)
     depth, parts = 0, [""]
     for letter in kinds:
         depth += (letter in "[(") - (letter in "])")

@@ -54,7 +54,8 @@ def offer_classes(allow: Sequence[str] = ()) -> None:
     """
     for name in _OFFERS:
         importlib.import_module(name)
-    sys.path.insert(0, "") if allow and "" not in sys.path else None
+    if allow and "" not in sys.path:
+        sys.path.insert(0, "")  # the console script, unlike `python -m`, does not look into the working directory
     for name in allow:
         try:
             importlib.import_module(name)
@@ -104,7 +105,7 @@ def parse(verb: str, recipe: Mapping[str, Any], overrides: Mapping[str, str]) ->
 
 def plain(parser: RecipeParser, config: Namespace) -> dict[str, Any]:
     """The resolved recipe as plain values, every default included."""
-    text = parser.dump(config, format="json", skip_none=False, skip_validation=True)
+    text = parser.dump(config, format="json", skip_unset=False, skip_validation=True)
     values: dict[str, Any] = json.loads(text)
     values.pop("config", None)
     return values

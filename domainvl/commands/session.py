@@ -66,8 +66,11 @@ class Session:
             if name in self.config.model.init_args:
                 self.config.model.init_args[name] = None
 
-    def set_data(self, name: str, value: Any) -> None:
-        """Set one setting of the data module."""
+    def set_data(self, name: str, value: Any, option: str) -> None:
+        """Set one setting of the data module, for an option of the verb."""
+        if name not in self.config.data.init_args:
+            owner = self.config.data.class_path.rpartition(".")[2]
+            raise CommandError(f"{option}: the data module {owner} has no setting {name!r}, which that needs")
         self.config.data.init_args[name] = value
 
     def build(self) -> tuple[LightningModule, LightningDataModule, dict[str, Any]]:

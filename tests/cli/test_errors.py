@@ -23,7 +23,7 @@ ROWS = [
     # keys
     ({"modell": {}}, {}, "unknown key 'modell' in the recipe; keys are seed_everything, model, data, trainer", "model"),
     ({}, {"modle.slow": "1"}, "unknown key 'modle.slow'; keys start with", "model.slow"),
-    ({f"{DATA}.shot": 4}, {}, "data: ToyData has no setting 'shot'; it has root, shots, count", "data.shots"),
+    ({f"{DATA}.shot": 4}, {}, "data: ToyData has no setting 'shot'; it has root, shots, count, policy", "data.shots"),
     ({}, {"data.shot": "4"}, "data: ToyData has no setting 'shot'", "data.shots"),
     ({f"{MODEL}.part.init_args.widht": 4}, {}, "model.part: Small has no setting 'widht'; it has", "model.part.width"),
     ({}, {"model.part.widht": "4"}, "model.part: Small has no setting 'widht'", "model.part.width"),
@@ -58,6 +58,7 @@ ROWS = [
     ({f"{MODEL}.optimizer.init_args.lr": "fast"}, {}, "model.optimizer.lr: got 'fast', expected float", None),
     ({f"{TRAINER}.max_epochs": "ten"}, {}, "trainer.max_epochs: got 'ten', expected int or null", None),
     ({"seed_everything": "x"}, {}, "seed_everything: got 'x', expected int", None),
+    ({f"{DATA}.policy": "kepp"}, {}, "data.policy: got 'kepp', expected 'keep' or 'drop' or Part", "keep"),
     # code that a recipe may not name
     ({f"{MODEL}.part": {"class_path": "subprocess.Popen"}}, {}, "model.part: the recipe names subprocess.Popen", None),
     ({f"{MODEL}.optimizer": {"class_path": "os.system"}}, {}, "model.optimizer: the recipe names os.system", None),

@@ -149,6 +149,12 @@ def test_predict_writes_predictions_without_numbers(toy):
     assert not Path("out/metrics.json").exists()
 
 
+def test_images_need_a_data_module_that_takes_them(toy, capsys):
+    assert main(["predict", "toy.yaml", *ALLOW, "--images", "."]) == 2
+    assert "--images: the data module ToyData has no setting 'predict_folder'" in capsys.readouterr().err
+    assert not list(toy.glob("runs/*/*"))
+
+
 def test_an_adapter_needs_a_task_that_takes_one(toy, capsys):
     assert main(["test", "toy.yaml", *ALLOW, "--adapter", "x"]) == 2
     assert "ToyTask is no domainvl task" in capsys.readouterr().err

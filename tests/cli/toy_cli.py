@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -105,6 +105,9 @@ class ToyTask(LightningModule):
 
 @dataclass
 class ToyRejects:
+    def __len__(self):
+        return 0
+
     def write(self, path):
         path.write_text("row,path,reason\n")
 
@@ -121,8 +124,17 @@ class ToyData(LightningDataModule):
 
     classes, multilabel = ["a", "b"], False
 
-    def __init__(self, root: str | None = None, shots: int | None = None, count: int = 32):
+    def __init__(
+        self,
+        root: str | None = None,
+        shots: int | None = None,
+        count: int = 32,
+        policy: Literal["keep", "drop"] | Part = "keep",
+    ):
         super().__init__()
+        if count < 0:
+            raise ValueError("ToyData: count is negative")
+        self.policy = policy
         self.root, self.count, self.rejects = root, count, ToyRejects()
 
     def _set(self, seed):
