@@ -37,7 +37,8 @@ with heads of {head}, {context} tokens of a lower-casing byte-level BPE with {vo
 Contrastive loss on image-caption pairs; a caption that is true of several images in the batch counts as a match of
 each. Two heads that name and locate what is drawn were trained along and thrown away. The cartoons share neither code
 nor style with domainvl's sample data, on which the scores below were taken, and their captions use clinical names
-loosely on purpose: the model is meant to leave room for adaptation.
+loosely on purpose: the model is meant to leave room for adaptation. Only the tokenizer was trained on generated reports
+in the wording of the samples (of another seed); the model saw none.
 
 ## Scores
 
