@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 import domainvl
@@ -155,7 +155,8 @@ def save_adapter(
     try:
         text = json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"
         (staging / CARD).write_text(text, encoding="utf-8")
-        save_file(tensors, staging / TENSORS, metadata={"format": "pt"})
+        # Not save_file: it makes files that nobody else on the machine can read.
+        (staging / TENSORS).write_bytes(save(tensors, metadata={"format": "pt"}))
         (staging / "recipe.yaml").write_text(clean, encoding="utf-8")
         (staging / "README.md").write_text(model_card(card, clean, metrics), encoding="utf-8")
         adapter.export(staging, hub_id(backbone))
