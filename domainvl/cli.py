@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from domainvl import __version__
-from domainvl.commands.errors import CommandError, near
+from domainvl.errors import CommandError, near
 
 __all__ = ["VERBS", "main"]
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from domainvl.commands.errors import CommandError, near
+from domainvl.errors import CommandError, near
 
 __all__ = ["dump", "load", "merge", "switch_classes"]
 

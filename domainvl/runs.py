@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from domainvl.commands.errors import CommandError
+from domainvl.errors import CommandError
 
 __all__ = ["Run", "claim", "recipe_name"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from domainvl import recipes
-from domainvl.commands.errors import CommandError, near
 from domainvl.commands.shadow import check_shadowing
+from domainvl.errors import CommandError, near
 
 RECIPE_SUFFIXES = (".json", ".yaml", ".yml")
 

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from domainvl.commands.errors import CommandError, near
+from domainvl.errors import CommandError, near
 
 RUN_FOLDER = {
     "default_root_dir",  # --run-dir

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from domainvl.commands.arguments import COMMON, Arguments, Option, help_text, read_recipes, split
-from domainvl.commands.errors import CommandError
+from domainvl.errors import CommandError
 from domainvl.runs import Run
 
 _OPTIONS = {

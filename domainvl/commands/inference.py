@@ -15,9 +15,9 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from domainvl.commands.arguments import Arguments
 from domainvl.commands.callbacks import Results
-from domainvl.commands.errors import CommandError
 from domainvl.commands.session import Session, clear_errors, make_trainer, open_session
 from domainvl.commands.signals import Interrupted, interruptible
+from domainvl.errors import CommandError
 from domainvl.runs import Run, claim
 
 

@@ -12,7 +12,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsin
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from domainvl.commands import explain
-from domainvl.commands.errors import CommandError, near
+from domainvl.errors import CommandError, near
 
 ALLOWED = ("domainvl", "data_modules", "lightning", "torch.optim", "torch.nn")
 """Packages whose classes a recipe may name; a class path is code."""

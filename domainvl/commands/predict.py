@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from domainvl.commands.arguments import ADAPTER, COMMON, Option, help_text, read_recipes, split
-from domainvl.commands.errors import CommandError, near
+from domainvl.errors import CommandError, near
 
 _OPTIONS = {
     **COMMON,

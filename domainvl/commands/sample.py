@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from domainvl.commands.arguments import Option, split
-from domainvl.commands.errors import CommandError, near
+from domainvl.errors import CommandError, near
 
 _OPTIONS = {
     "--seed": Option("N", "seed of everything random (default: 0)"),

@@ -20,9 +20,9 @@ from domainvl import recipes
 from domainvl.commands import parser as parsing
 from domainvl.commands.arguments import Arguments
 from domainvl.commands.callbacks import EpochLines
-from domainvl.commands.errors import CommandError, near
 from domainvl.commands.log import CsvLog
 from domainvl.commands.quiet import quieten
+from domainvl.errors import CommandError, near
 from domainvl.runs import Run
 
 _UNWRITABLE = {

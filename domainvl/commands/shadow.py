@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 import domainvl
-from domainvl.commands.errors import CommandError
+from domainvl.errors import CommandError
 
 
 def check_shadowing() -> None:

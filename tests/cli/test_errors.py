@@ -6,8 +6,8 @@ import yaml
 from toy_recipe import TOY
 
 from domainvl.commands import parser as parsing
-from domainvl.commands.errors import CommandError
 from domainvl.commands.session import clear_errors
+from domainvl.errors import CommandError
 
 
 @pytest.fixture(scope="module", autouse=True)

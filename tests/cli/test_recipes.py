@@ -4,7 +4,7 @@ import pytest
 
 from domainvl import recipes
 from domainvl.cli import main
-from domainvl.commands.errors import CommandError
+from domainvl.errors import CommandError
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from domainvl import runs
-from domainvl.commands.errors import CommandError
+from domainvl.errors import CommandError
 
 
 def test_the_next_number_is_free(toy):
