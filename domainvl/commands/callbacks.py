@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from domainvl.commands.log import CsvLog
 from domainvl.commands.quiet import quieten
+from domainvl.commands.signals import hold, release
 from domainvl.runs import Run
 
 
@@ -43,9 +44,15 @@ class LastCheckpoint(Checkpoint):
         """Write the log of the epochs before; Lightning logs an epoch after the hook that ends it."""
         for logger in trainer.loggers:
             logger.save()
+        release()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The same for the last epoch."""
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save."""
+        """Save. A signal waits until the log has this epoch too, or a resumed run would lack its row."""
+        hold()
         draft = self.path.with_name(f".{self.path.name}.tmp")
         trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:

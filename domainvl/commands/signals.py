@@ -11,6 +11,16 @@ from types import FrameType
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
+class _Gate:
+    """Whether a signal has to wait, and the one that does."""
+
+    held = False
+    waiting: int | None = None
+
+
+_gate = _Gate()
+
+
 class Interrupted(BaseException):
     """Somebody asked this process to stop.
 
@@ -33,6 +43,9 @@ def interruptible() -> Iterator[None]:
         if os.getpid() != owner:
             # A forked data loader worker inherits the handler; torch's worker loop knows this exception.
             raise KeyboardInterrupt
+        if _gate.held and _gate.waiting is None:
+            _gate.waiting = number
+            return
         _restore(before)
         raise Interrupted(number)
 
@@ -41,7 +54,20 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     finally:
+        _gate.held, _gate.waiting = False, None
         _restore(before)
+
+
+def hold() -> None:
+    """Let the first signal wait until `release`: what happens in between belongs together."""
+    _gate.held = True
+
+
+def release() -> None:
+    """End `hold`; raise Interrupted if a signal came meanwhile."""
+    _gate.held = False
+    if _gate.waiting is not None:
+        raise Interrupted(_gate.waiting)
 
 
 def _restore(handlers: Mapping[signal.Signals, object]) -> None:

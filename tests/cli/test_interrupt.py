@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from test_fit import ALLOW, same, weights
 
+from domainvl.commands.signals import Interrupted, hold, interruptible, release
+
 FIT = [sys.executable, "-u", "-m", "domainvl", "fit"]
 RECIPES = Path(__file__).parents[2] / "recipes"
 TOY = ["toy.yaml", *ALLOW, "--trainer.max_epochs", "5", "--model.slow", "0.15"]
@@ -71,3 +73,34 @@ def test_two_processes_write_one_run(strategy, toy, environment):
     assert said.count("run folder") == 1
     assert [place.name for place in Path("runs/toy").iterdir()] == ["1"]
     assert Path("runs/toy/1/metrics.json").exists()
+
+
+def signalled(seen, *numbers):
+    with interruptible():
+        hold()
+        for number in numbers:
+            signal.raise_signal(number)
+            seen.append("held")
+        release()
+        seen.append("released")
+
+
+def test_a_signal_waits_for_what_belongs_together():
+    seen = []
+    with pytest.raises(Interrupted) as stop:
+        signalled(seen, signal.SIGTERM)
+    assert seen == ["held"]
+    assert stop.value.status == 143
+
+
+def test_a_second_signal_does_not_wait():
+    seen = []
+    with pytest.raises(Interrupted):
+        signalled(seen, signal.SIGINT, signal.SIGINT)
+    assert seen == ["held"]
+
+
+def test_no_signal_changes_nothing():
+    seen = []
+    signalled(seen)
+    assert seen == ["released"]
