@@ -53,6 +53,11 @@ def interruptible() -> Iterator[None]:
         signal.signal(number, stop)
     try:
         yield
+    except SystemExit:
+        # Lightning hears of SIGTERM too, and ends the epoch in its own way while the signal waits here.
+        if _gate.waiting is None:
+            raise
+        raise Interrupted(_gate.waiting) from None
     finally:
         _gate.held, _gate.waiting = False, None
         _restore(before)
