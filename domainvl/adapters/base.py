@@ -2,13 +2,14 @@
 
 Every hook defaults to the identity, so a method overrides only what it changes:
 
-    attach     makes the parameters (the backbone is known)
-    prime      sees the zero-shot class features (heads and caches start there)
-    prompt     replaces a template of the prompt set (CoOp learns the words around the name)
-    words      edits text prompts before positions are added (CoOp)
-    edit       edits tokens in front of a block (VPT, MaPLe, MMRL)
-    readout    turns a finished state into features
-    logits     turns features into class scores; the key `image.logits` is what the model predicts with
+    attach        makes the parameters (the backbone is known)
+    prime         sees the zero-shot class features (heads start there)
+    take_support  sees the frozen features of the training images (caches start there)
+    prompt        replaces a template of the prompt set (CoOp learns the words around the name)
+    words         edits text prompts before positions are added (CoOp)
+    edit          edits tokens in front of a block (VPT, MaPLe, MMRL)
+    readout       turns a finished state into features
+    logits        turns features into class scores; the key `image.logits` is what the model predicts with
 """
 
 from __future__ import annotations
@@ -34,7 +35,15 @@ SIDES: tuple[Side, Side] = ("image", "text")
 
 
 class Adapter(nn.Module, ABC):
-    """Base of all adapters."""
+    """Base of all adapters.
+
+    Attributes:
+        support_views: How many augmented passes over the training images `take_support` wants to see; 0 for none.
+        text_per_image: Whether class features depend on the image (CoCoOp); then `encode_per_image` makes them.
+    """
+
+    support_views: int = 0
+    text_per_image: bool = False
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain JSON values; `type(self)(**self.config())` starts over."""
@@ -48,6 +57,18 @@ class Adapter(nn.Module, ABC):
 
     def prime(self, classes: Tensor) -> None:
         """Take the zero-shot class features, normalised, `[C, D]`. Called once, before weights are loaded."""
+
+    def take_support(self, features: Tensor, targets: Tensor) -> None:
+        """Take what the frozen model sees in the training images. Called once, after `prime`, when training starts.
+
+        Args:
+            features: Image features, not normalised, `[support_views, N, D]`.
+            targets: 1 where an image shows what a class prompt says, `[N, C]`; in multi-label data the columns of the
+                yes prompts are followed by those of the no prompts, and an unknown label has 0 in both.
+        """
+
+    def epoch_ended(self, epoch: int, epochs: int) -> None:
+        """Called after every training epoch (from 0, of `epochs`); weight averaging happens here."""
 
     def first_block(self, side: Side, tower: Tower) -> int:
         """The first block whose input this adapter changes; `tower.depth` when it changes none."""
@@ -85,8 +106,12 @@ class Adapter(nn.Module, ABC):
         """Features of pixels or texts."""
         return self.finish(side, tower, self.prefix(side, tower, inputs))
 
+    def encode_per_image(self, tower: Tower, inputs: Any, image: Tensor) -> Tensor:
+        """Text features for every image, `[B, R, D]`, from image features `[B, D]`; see `text_per_image`."""
+        raise TypeError(f"{type(self).__name__} has the same class features for every image")
+
     def logits(self, features: Features, scale: Tensor, novel: bool = False) -> Features:
-        """Class scores from `image.pooled` `[B, D]` and `text.pooled` `[C, D]`.
+        """Class scores from `image.pooled` `[B, D]` and `text.pooled` `[C, D]` (`[B, C, D]` with `text_per_image`).
 
         `novel` says that the classes are not those of the training; methods that trust one of their heads
         only on classes that it has seen leave it out then.
@@ -127,9 +152,11 @@ class Adapter(nn.Module, ABC):
 
 
 def cosine_logits(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
-    """`scale * cos(image, text)` for `[B, D]` and `[C, D]`, `[B, C]`, in fp32."""
+    """`scale * cos(image, text)` for `[B, D]` and `[C, D]` or `[B, C, D]`, `[B, C]`, in fp32."""
     image = F.normalize(image.float(), dim=-1)
     text = F.normalize(text.float(), dim=-1)
+    if text.dim() == 3:
+        return scale * (text @ image[:, :, None]).squeeze(-1)
     return scale * image @ text.T
 
 

@@ -16,7 +16,7 @@ import os
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +228,16 @@ class DataModule(LightningDataModule, ABC):
     def predict_dataloader(self) -> DataLoader[Any]:
         """Batches of the folder to predict, or of the test split."""
         return self._eval_loader(self._sets["predict"])
+
+    def support_batches(self, view: int, device: torch.device) -> Iterator[dict[str, Any]]:
+        """All training images once, in order, prepared as for training; `view` seeds the augmentation."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed * 1_000_003 + view)
+            for batch in self._eval_loader(self._sets["train"]):
+                pixels = batch["image"].to(device)
+                pixels = pixels if self.augment is None else self.augment(pixels)
+                moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
+                yield {**batch, **moved, "image": self.preset.normalise(pixels)}
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augment (training only) and normalise, on the device."""

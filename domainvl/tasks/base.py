@@ -144,6 +144,11 @@ class Task(LightningModule):
             self._batches += 1
         return batch
 
+    def on_train_epoch_end(self) -> None:
+        """Let the adapter average its weights."""
+        if self.adapter is not None:
+            self.adapter.epoch_ended(self.current_epoch, self.trainer.max_epochs or 1)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over everything that requires a gradient."""
         if self.optimizer is None:
@@ -180,7 +185,9 @@ class Task(LightningModule):
             )
 
     def _trained_names(self) -> set[str]:
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        buffers = self.adapter.named_buffers(prefix="adapter") if self.adapter is not None else ()
+        return names | {name for name, _ in buffers if name in self.state_dict()}
 
     def _check_batch(self, name: str, objective: Objective, batch: Batch) -> None:
         keys = {need.removeprefix("batch:") for need in objective.needs if need.startswith("batch:")}

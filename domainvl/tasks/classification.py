@@ -73,6 +73,7 @@ class Classification(Task):
             self._adapter_texts = self._texts(data.prompts, self.adapter).to(device)
             self._text_prefix: TokenState | None = None
         if stage == "fit":
+            self._show_support()
             self.check_objectives(self._offered())
 
     def _novel_classes(self) -> bool:
@@ -88,6 +89,32 @@ class Classification(Task):
 
     def _texts(self, prompts: Any, adapter: Adapter) -> ClassTexts:
         return ClassTexts.of(self.classes, prompts, self.multilabel, self.backbone.tokenize, adapter.prompt)
+
+    def _show_support(self) -> None:
+        """Show the adapter the frozen features of the training images, if it wants to see them."""
+        if self.adapter is None or not self.adapter.support_views or self._saved is not None:
+            return
+        views: list[Tensor] = []
+        targets: list[Tensor] = []
+        device = self.trainer.strategy.root_device
+        self.backbone.to(device)
+        with torch.no_grad(), self.adapter.off():
+            for view in range(self.adapter.support_views):
+                rows = []
+                for batch in self.trainer.datamodule.support_batches(view, device):  # type: ignore[attr-defined]
+                    rows.append(self._plain.encode("image", self.backbone.image, batch["image"])["image.pooled"])
+                    if view == 0:
+                        targets.append(self._targets(batch))
+                views.append(torch.cat(rows))
+        self.adapter.take_support(torch.stack(views), torch.cat(targets))
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """Which prompts are true of an image, `[B, C]` (`[B, 2C]` in multi-label data)."""
+        label = batch["label"]
+        if not self.multilabel:
+            return torch.nn.functional.one_hot(label, len(self.classes)).float()
+        yes, valid = label == 1, batch["valid"]
+        return torch.cat([yes & valid, ~yes & valid], dim=-1).float()
 
     def _offered(self) -> list[str]:
         """The features that a step makes, found by making them for one blank image."""
@@ -111,7 +138,11 @@ class Classification(Task):
         with torch.no_grad():
             prefix = adapter.prefix("image", tower, image)
         features = adapter.finish("image", tower, prefix)
-        features |= self.class_features() if text is None else text
+        if adapter.text_per_image:
+            rows = adapter.encode_per_image(self.backbone.text, self._adapter_texts.inputs, features["image.pooled"])
+            features["text.pooled"] = self._adapter_texts.ensemble(rows)
+        else:
+            features |= self.class_features() if text is None else text
         if frozen_image:
             with torch.no_grad(), adapter.off():
                 # The blocks below the first edited one are the same in both models: they ran once, in the prefix.
@@ -123,7 +154,7 @@ class Classification(Task):
 
     def class_features(self) -> Features:
         """Class features of the adapted model: `text.pooled` `[C, D]` (`[2C, D]` in multi-label data)."""
-        if self.adapter is None:
+        if self.adapter is None or self.adapter.text_per_image:
             return {"text.pooled": self._frozen_text}
         adapter, tower, texts = self.adapter, self.backbone.text, self._adapter_texts
         if adapter.first_block("text", tower) == 0:
