@@ -9,7 +9,7 @@ from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictur
 from torch.nn.functional import cross_entropy
 
 from domainvl import adapters
-from domainvl.adapters import MMRL, CoOp, LinearProbe, LoRA
+from domainvl.adapters import MMRL, CoOp, LinearProbe, LoRA, MMRLpp
 from domainvl.adapters.base import SIDES, Adapter, cosine_logits
 
 ADAPTERS = {
@@ -20,6 +20,7 @@ ADAPTERS = {
     "LoRA text": partial(LoRA, parts=["up"], sides=["text"], dropout=0.0, scaling="alpha/rank"),
     "MMRL": partial(MMRL, tokens=3, width=16),
     "MMRL from 0": partial(MMRL, tokens=2, width=8, first_block=0, alpha=0.4, scale=30.0),
+    "MMRLpp": partial(MMRLpp, tokens=3, width=16, rank=2, head_rank=4, beta=0.6),
     "LinearProbe": LinearProbe,
     "LinearProbe without bias": partial(LinearProbe, bias=False),
 }
@@ -212,6 +213,9 @@ def test_every_method_is_in_the_table():
         (partial(MMRL, tokens=0), "MMRL: tokens"),
         (partial(MMRL, alpha=1.5), "MMRL: alpha"),
         (partial(MMRL, scale=-1.0), "MMRL: scale"),
+        (partial(MMRLpp, beta=0.0), "MMRLpp: beta"),
+        (partial(MMRLpp, rank=0), "MMRLpp: rank"),
+        (partial(MMRLpp, alpha=1.5), "MMRLpp: alpha"),
     ],
 )
 def test_bad_arguments(make, message):
