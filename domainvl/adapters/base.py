@@ -10,12 +10,13 @@ Every hook defaults to the identity, so a method overrides only what it changes:
     edit          edits tokens in front of a block (VPT, MaPLe, MMRL)
     readout       turns a finished state into features
     logits        turns features into class scores; the key `image.logits` is what the model predicts with
+    choose        sets what no gradient reaches (Tip-Adapter's factors), on the validation split alone
 """
 
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -40,10 +41,12 @@ class Adapter(nn.Module, ABC):
     Attributes:
         support_views: How many augmented passes over the training images `take_support` wants to see; 0 for none.
         text_per_image: Whether class features depend on the image (CoCoOp); then `encode_per_image` makes them.
+        chooses: Whether `choose` wants to be called.
     """
 
     support_views: int = 0
     text_per_image: bool = False
+    chooses: bool = False
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain JSON values; `type(self)(**self.config())` starts over."""
@@ -117,6 +120,22 @@ class Adapter(nn.Module, ABC):
         only on classes that it has seen leave it out then.
         """
         return {"image.logits": cosine_logits(features["image.pooled"], features["text.pooled"], scale)}
+
+    def choose(self, features: Features, scale: Tensor, measure: Callable[[Tensor], float]) -> None:
+        """Set values that no gradient reaches. Called once, after the last training epoch, if `chooses`.
+
+        The task calls it with the validation split and has no way to call it with another, so that no number of the
+        test split was ever a choice.
+
+        Args:
+            features: What `logits` reads, for all validation images.
+            scale: The backbone's factor on cosines.
+            measure: What class scores like those of `logits` are worth on that split; higher is better.
+        """
+
+    def facts(self) -> dict[str, Any]:
+        """What `metrics.json` says about this adapter: values that were chosen, and on what."""
+        return {}
 
     def only_known_classes(self) -> bool:
         """Whether the adapter can score only the classes it was trained with (a probe, a cache)."""

@@ -239,6 +239,17 @@ class DataModule(LightningDataModule, ABC):
                 moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
                 yield {**batch, **moved, "image": self.preset.normalise(pixels)}
 
+    def validation_batches(self, device: torch.device) -> Iterator[dict[str, Any]]:
+        """All validation images once, in order, not augmented; every process sees all of them."""
+        if "validate" not in self._sets:
+            raise ValueError(
+                f"{type(self).__name__}: there is no validation split to choose anything on; give split_fractions a "
+                "share for it, or switch the choice off"
+            )
+        for batch in self._eval_loader(self._sets["validate"]):
+            moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
+            yield {**batch, **moved, "image": self.preset.normalise(moved["image"])}
+
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augment (training only) and normalise, on the device."""
         images = batch["image"]

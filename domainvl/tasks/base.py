@@ -148,12 +148,30 @@ class Task(LightningModule):
         """Let the adapter average its weights."""
         if self.adapter is not None:
             self.adapter.epoch_ended(self.current_epoch, self.trainer.max_epochs or 1)
+            if self.adapter.chooses and self._is_last_epoch():
+                self.choose_on_validation()
+
+    def choose_on_validation(self) -> None:
+        """Let the adapter choose; a task that has something to choose by overrides this. Runs before the checkpoint."""
+        raise NotImplementedError(f"{type(self).__name__} has no way to choose values of {type(self.adapter).__name__}")
+
+    def _is_last_epoch(self) -> bool:
+        trainer = self.trainer
+        epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+        enough = 0 <= epochs <= self.current_epoch + 1 or 0 <= trainer.max_steps <= trainer.global_step
+        return bool(trainer.should_stop or enough)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Everything that the optimiser moves."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over everything that requires a gradient."""
         if self.optimizer is None:
             raise ValueError(f"{type(self).__name__}: training needs an `optimizer`, e.g. torch.optim.AdamW")
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        trained = self.trained_parameters()
+        if not trained and self.adapter is not None and self.adapter.support_views:
+            return None  # A cache of training images: it was filled in setup.
         if not trained:
             raise ValueError(
                 f"{type(self).__name__}: nothing to train; give an `adapter` (or use `test` for zero-shot)"

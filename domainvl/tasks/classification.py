@@ -19,6 +19,7 @@ from domainvl.objectives.base import Objective
 from domainvl.tasks.base import Task
 from domainvl.tasks.class_texts import ClassTexts
 from domainvl.tasks.schedule import Schedule
+from domainvl.tasks.selection import accuracy, mean_auroc
 from domainvl.tokens import TokenState
 
 
@@ -108,6 +109,30 @@ class Classification(Task):
                 views.append(torch.cat(rows))
         self.adapter.take_support(torch.stack(views), torch.cat(targets))
 
+    def choose_on_validation(self) -> None:
+        """See `Task.choose_on_validation`: by accuracy, in multi-label data by the mean area under the ROC curve."""
+        if self.adapter is None:
+            return
+        device = self.backbone.logit_scale.device
+        rows: list[Features] = []
+        labels, valid = [], []
+        self.eval()
+        with torch.no_grad():
+            shared = self.class_features()
+            for batch in self.trainer.datamodule.validation_batches(device):  # type: ignore[attr-defined]
+                rows.append(self.adapter.encode("image", self.backbone.image, batch["image"]))
+                labels.append(batch["label"])
+                valid.append(batch["valid"] if self.multilabel else torch.ones_like(batch["label"], dtype=torch.bool))
+            label, known = torch.cat(labels), torch.cat(valid)
+            features = {key: torch.cat([row[key] for row in rows]) for key in rows[0]} | shared
+
+            def measure(scores: Tensor) -> float:
+                decided = self._decision(scores)
+                return mean_auroc(decided, label == 1, known) if self.multilabel else accuracy(decided, label)
+
+            self.adapter.choose(features, self.backbone.scale(), measure)
+        self.train()
+
     def _targets(self, batch: Batch) -> Tensor:
         """Which prompts are true of an image, `[B, C]` (`[B, 2C]` in multi-label data)."""
         label = batch["label"]
@@ -183,8 +208,10 @@ class Classification(Task):
 
     # Steps
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One optimiser step's loss."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """One optimiser step's loss; None where nothing is learned (a cache of training images)."""
+        if not self.trained_parameters():
+            return None
         features = self.features(batch["image"], frozen_image=self.needs("frozen/image.pooled"))
         return self.total_loss(features, batch)
 
