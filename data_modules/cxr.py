@@ -169,7 +169,8 @@ class ChestXrays(DataModule):
         if self.views is not None:
             manifest = with_views(manifest, self.views)
         if self._wanted is None and manifest.multilabel:
-            manifest = manifest.with_classes([name for name in manifest.classes if name.lower() not in NORMAL])
+            findings = [name for name in manifest.classes if name.lower() not in NORMAL]
+            manifest = manifest.with_classes(findings or manifest.classes)
         return manifest
 
     def _chosen(self, root: Path) -> Layout:

@@ -53,9 +53,10 @@ def switch_classes(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
             continue
         holder = node if last in node else node.get("init_args")
         spec = holder.get(last) if isinstance(holder, dict) else None
-        if isinstance(holder, dict) and isinstance(spec, dict) and "class_path" in spec:
-            if _is_class(value) and not _same_class(spec["class_path"], value):
-                holder[last] = {"class_path": value}
+        if not isinstance(holder, dict) or not isinstance(spec, dict) or "class_path" not in spec:
+            continue
+        if _is_class(value) and not _same_class(spec["class_path"], value):
+            holder[last] = {"class_path": value}
     return fresh
 
 
@@ -101,8 +102,9 @@ def _read(path: Path, below: tuple[Path, ...]) -> Recipe:
         raise CommandError(f"recipe {path}: `base:` runs in a circle: {names}", todo="take one `base:` line out")
     recipe = _parse(path)
     bases = recipe.pop("base", None)
+    bases = [] if bases is None else bases if isinstance(bases, list) else [bases]
     merged: Recipe = {}
-    for base in [bases] if isinstance(bases, str) else bases or []:
+    for base in bases:
         if not isinstance(base, str):
             raise CommandError(f"recipe {path}: `base:` must be a file name or a list of them, got {base!r}")
         merged = merge(merged, _read(path.parent / base, (*below, place)))
@@ -146,7 +148,7 @@ class _Loader(yaml.SafeLoader):
     The 1.1 rules of PyYAML read `3e-4` as text, `no` (a label!) as false, and let the second of two equal keys win.
     """
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[str] = set()
@@ -162,7 +164,7 @@ class _Loader(yaml.SafeLoader):
 class _Dumper(yaml.SafeDumper):
     """Quotes exactly the texts that `_Loader` would not read as text."""
 
-    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

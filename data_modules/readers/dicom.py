@@ -7,6 +7,7 @@ as there is a window.
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,18 @@ from PIL import Image
 from domainvl.data.rejects import UnreadableImage
 
 _MAX_PIXELS = 100_000_000
+_DAMAGE = (
+    AttributeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OverflowError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+"""What pydicom raises on damaged headers. Its texts may quote the header, so only the type is passed on."""
 
 
 def read_dicom(path: Path) -> Image.Image:
@@ -30,17 +43,20 @@ def read_dicom(path: Path) -> Image.Image:
 
     try:
         dataset = pydicom.dcmread(path)
+        # Elements are parsed when they are asked for, so a damaged header may show at any of these steps.
+        if "PixelData" not in dataset:
+            raise UnreadableImage("the DICOM file has no pixel data")
+        _check_header(dataset)
+        pixels = _pixels(dataset)
+        if dataset.get("SamplesPerPixel", 1) == 3:
+            return _colour(dataset, pixels)
+        return Image.fromarray(np.rint(display(dataset, pixels) * 255).astype(np.uint8))
+    except UnreadableImage:
+        raise
     except InvalidDicomError as error:
         raise UnreadableImage("it is no DICOM file: the DICM mark is missing") from error
-    except (EOFError, BytesLengthException, KeyError, NotImplementedError, ValueError) as error:
+    except (BytesLengthException, *_DAMAGE) as error:
         raise UnreadableImage(f"the DICOM header is damaged ({type(error).__name__})") from error
-    if "PixelData" not in dataset:
-        raise UnreadableImage("the DICOM file has no pixel data")
-    _check_shape(dataset)
-    pixels = _pixels(dataset)
-    if dataset.get("SamplesPerPixel", 1) == 3:
-        return _colour(dataset, pixels)
-    return Image.fromarray(np.rint(display(dataset, pixels) * 255).astype(np.uint8))
 
 
 def display(dataset: Any, stored: NDArray[Any]) -> NDArray[np.float64]:
@@ -89,7 +105,10 @@ def windowed(values: NDArray[np.float64], center: float, width: float, function:
     return np.clip((values - (center - 0.5)) / (width - 1) + 0.5, 0, 1)
 
 
-def _check_shape(dataset: Any) -> None:
+def _check_header(dataset: Any) -> None:
+    photometric, samples = dataset.get("PhotometricInterpretation"), dataset.get("SamplesPerPixel", 1)
+    if samples == 1 and photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise UnreadableImage(f"pixels of kind {photometric} with one sample are not supported")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames != 1:
         raise UnreadableImage(f"the DICOM file has {frames} frames; a radiograph has one")
@@ -105,7 +124,8 @@ def _pixels(dataset: Any) -> NDArray[Any]:
         return dataset.pixel_array
     except (NotImplementedError, RuntimeError) as error:
         syntax = dataset.file_meta.get("TransferSyntaxUID")
-        name = syntax.name if syntax else "an unnamed transfer syntax"
+        known = syntax is not None and syntax.is_transfer_syntax
+        name = syntax.name if known else "a transfer syntax that is not in the standard"
         raise UnreadableImage(
             f"no installed decoder reads {name}; `pip install pylibjpeg[all]` adds most of them"
         ) from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,9 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 
 from data_modules.readers.dicom import read_dicom
 from domainvl.data.rejects import UnreadableImage
+
+_DAMAGE = (SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError, struct.error, zlib.error)
+"""What Pillow's decoders raise on damaged files, besides OSError."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 """Files that count as images when a folder is read."""
@@ -40,10 +45,12 @@ def read_image(path: Path) -> Image.Image:
         raise UnreadableImage(f"it is no image that Pillow knows; the file starts with {start[:8]!r}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImage("its header promises more pixels than is plausible") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        if isinstance(error, FileNotFoundError | PermissionError | UnreadableImage):
-            raise
-        raise UnreadableImage(f"the image is damaged: {error}") from error
+    except UnreadableImage:
+        raise
+    except (OSError, *_DAMAGE) as error:
+        # An error of the system, not of the decoder, names the file; the list of rejects has it anyway.
+        text = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise UnreadableImage(f"the image is damaged: {text}") from error
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:

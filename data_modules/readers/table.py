@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
 from domainvl.data.names import hint, listing
+
+_PACKED_WRONG = (EOFError, gzip.BadGzipFile, zlib.error)
 
 
 class Table:
@@ -36,6 +39,8 @@ class Table:
                 first = file.readline()
             except UnicodeDecodeError as error:
                 raise self._not_text() from error
+            except _PACKED_WRONG as error:
+                raise self._damaged() from error
         if not first.strip():
             raise ValueError(f"table {path} is empty; its first line must name the columns")
         if self._delimiter == "," and "," not in first and ";" in first:
@@ -76,11 +81,16 @@ class Table:
                     yield number, [cells[place].strip() for place in places]
             except UnicodeDecodeError as error:
                 raise self._not_text() from error
+            except _PACKED_WRONG as error:
+                raise self._damaged() from error
             except csv.Error as error:
                 raise ValueError(f"table {self.path.name}: row {number + 1} is no CSV: {error}") from error
 
     def _not_text(self) -> ValueError:
         return ValueError(f"table {self.path.name} is not UTF-8 text; save it as UTF-8")
+
+    def _damaged(self) -> ValueError:
+        return ValueError(f"table {self.path.name} is no whole gzip file; download it again")
 
     def _open(self) -> TextIO:
         if self.path.suffix == ".gz":

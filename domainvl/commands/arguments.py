@@ -9,6 +9,7 @@ from typing import Any
 
 from domainvl import recipes
 from domainvl.commands.errors import CommandError, near
+from domainvl.commands.shadow import check_shadowing
 
 RECIPE_SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -102,6 +103,7 @@ def read_recipes(verb: str, arguments: Arguments) -> dict[str, Any]:
             f"{verb} needs a recipe, e.g. python -m domainvl {verb} recipes/cxr.yaml",
             see=f"python -m domainvl {verb} --help",
         )
+    check_shadowing()
     return recipes.switch_classes(recipes.load(arguments.recipes), arguments.overrides)
 
 

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from domainvl.commands.log import CsvLog
+from domainvl.commands.quiet import quieten
 from domainvl.runs import Run
 
 
@@ -58,6 +59,10 @@ class EpochLines(Callback):
         self._began = 0.0
         self._validated = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Be quiet in spawned processes too; filters are not inherited."""
+        quieten()
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what is trained."""
         if trainer.is_global_zero:
@@ -77,15 +82,15 @@ class EpochLines(Callback):
         """Print the line."""
         if not trainer.is_global_zero:
             return
-        shown = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
+        # What tasks log with prog_bar=True; the rest is in log.csv.
+        shown = [
+            f"{name} {float(value):.4g}"
+            for name, value in trainer.progress_bar_metrics.items()
             if name.startswith("train/") or self._validated
-        }
-        numbers = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
-        seconds = time.monotonic() - self._began
+        ]
         last = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else "?"
-        print(f"epoch {trainer.current_epoch + 1}/{last}  {numbers}  {seconds:.1f} s", flush=True)
+        seconds = f"{time.monotonic() - self._began:.1f} s"
+        print("  ".join([f"epoch {trainer.current_epoch + 1}/{last}", *shown, seconds]), flush=True)
 
 
 class Results(Callback):
@@ -127,7 +132,10 @@ class Results(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Keep the list of bad rows when a run is interrupted or fails."""
-        if trainer.is_global_zero and self.run.folder.is_dir():
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        empty = len(getattr(data, "rejects", ())) == 0
+        # A run that was refused before it began leaves nothing behind.
+        if trainer.is_global_zero and not (empty and isinstance(exception, Exception)):
             self._rejects(trainer)
 
     def _measured(self, trainer: Trainer, module: LightningModule, split: str) -> None:

@@ -17,9 +17,7 @@ class CommandError(ValueError):
         status: Exit status; 2 for a wrong command line or recipe, 1 for a run that failed.
     """
 
-    def __init__(
-        self, what: str, *, meant: Iterable[str] = (), todo: str = "", see: str = "", status: int = 2
-    ) -> None:
+    def __init__(self, what: str, *, meant: Iterable[str] = (), todo: str = "", see: str = "", status: int = 2) -> None:
         super().__init__(what)
         self.what = what
         self.meant = list(meant)

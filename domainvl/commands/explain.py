@@ -11,7 +11,7 @@ import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger
@@ -20,6 +20,15 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from domainvl.commands.errors import CommandError, near
 
+RUN_FOLDER = {
+    "default_root_dir",  # --run-dir
+    "enable_checkpointing",  # always: checkpoints/last.ckpt
+    "barebones",  # no checkpoint, no log: nothing a run is for
+    "model_registry",  # a service of Lightning AI
+}
+"""Trainer arguments that are no settings here, because the run folder decides."""
+
+GROUPS = ("seed_everything", "model", "data", "trainer")
 _TOP: dict[str, type] = {"model": LightningModule, "data": LightningDataModule}
 
 _KEY = re.compile(r'Parser key "(?P<key>[^"]+)"')
@@ -34,7 +43,8 @@ _DENIED = re.compile(r"Importing '(?P<path>[^']+)' is not allowed, denied by the
 _EXPECTED = re.compile(r"Expected an? (?P<kind>.+?)(?:\. Got value: .*)?$")
 _SUBTYPES = re.compile(r"Subtypes: \[(?P<kinds>.*)\]$")
 _VALUE = re.compile(r"(?:Got|Given) value: (?P<value>.*?)(?:\. Got value: .*)?$")
-_SCALAR = re.compile(r"<class '(?:bool|float|int|str)'>")
+_SCALAR = re.compile(r"<class '(?:bool|float|int|str)'>|Literal\[")
+_CHOICES = re.compile(r"Literal\[(?P<choices>[^\]]*)\]")
 _SPEC = re.compile(r"^\{'class_path': '(?P<path>[^']+)'")
 
 
@@ -73,8 +83,8 @@ def explain(message: str, verb: str, recipe: Mapping[str, Any], overrides: Mappi
         if group == "trainer":
             return _unknown_setting("trainer", last, Trainer, see)
         head, dot, tail = key.partition(".")
-        meant = [f"{name}{dot}{tail}" for name in near(head, ("seed_everything", "model", "data", "trainer"))]
-        return CommandError(f"unknown key {key!r}; keys start with seed_everything, model, data, trainer", meant=meant, see=see)
+        meant = [f"{name}{dot}{tail}" for name in near(head, GROUPS)]
+        return CommandError(f"unknown key {key!r}; keys start with {', '.join(GROUPS)}", meant=meant, see=see)
     place = _place(message)
     if found := place.find(_OPTION):
         key = _entry(place.key, found["word"], recipe)
@@ -112,6 +122,7 @@ def offered() -> Iterator[type]:
 def _descendants(root: type) -> Iterator[type]:
     if not inspect.isabstract(root) and not root.__name__.startswith("_"):
         yield root
+    cls: type
     for cls in type.__subclasses__(root):
         yield from _descendants(cls)
 
@@ -163,7 +174,8 @@ def _unknown_setting(key: str, word: str, owner: type | None, see: str) -> Comma
 
 
 def _settings(owner: type) -> list[str]:
-    return [name for name in inspect.signature(owner).parameters if name not in ("args", "kwargs", "params")]
+    hidden = {"args", "kwargs", "params"} | (RUN_FOLDER if owner is Trainer else set())
+    return [name for name in inspect.signature(owner).parameters if name not in hidden]
 
 
 def _see(owner: type | None, see: str) -> str:
@@ -186,7 +198,8 @@ def _fitting(place: _Place) -> list[type]:
     if place.key in _TOP:
         roots = [_TOP[place.key]]
     elif place.owner is not None:
-        roots = list(_classes(get_type_hints(place.owner.__init__).get(last)))
+        parameter = inspect.signature(place.owner, eval_str=True).parameters.get(last)
+        roots = list(_classes(parameter.annotation)) if parameter else []
     else:
         roots = []
     return [cls for root in roots for cls in _descendants(root) if cls is not root]
@@ -253,7 +266,12 @@ def _wrong_value(place: _Place, recipe: Mapping[str, Any], see: str) -> CommandE
     key = f"{_entry(owner, last, recipe)}.{last}" if owner else place.key
     spec = _SPEC.match(value["value"])
     got = f"the class {spec['path']}" if spec else _shown(value["value"])
-    return CommandError(f"{key}: got {got}, expected {_readable(kinds[1])}", see=_see(place.owner, see))
+    choices = [choice for found in _CHOICES.finditer(kinds[1]) for choice in re.findall(r"'([^']*)'", found["choices"])]
+    return CommandError(
+        f"{key}: got {got}, expected {_readable(kinds[1])}",
+        meant=near(value["value"], choices),
+        see=_see(place.owner, see),
+    )
 
 
 def _shown(value: str) -> str:
@@ -265,6 +283,7 @@ def _readable(kinds: str) -> str:
     """`<class 'int'>, <class 'NoneType'>` as `int or null`."""
     kinds = re.sub(r"<class '(?:[\w]+\.)*(\w+)'>", r"\1", kinds)
     kinds = re.sub(r"\b(?:[a-z_]\w*\.)+(?=[A-Z])", "", kinds).replace("NoneType", "null")
+    kinds = _CHOICES.sub(lambda found: found["choices"].replace(", ", " or "), kinds)
     depth, parts = 0, [""]
     for letter in kinds:
         depth += (letter in "[(") - (letter in "])")

@@ -12,9 +12,7 @@ _OPTIONS = {
     **COMMON,
     "--resume": Option("RUN", "go on with an interrupted run; keys of trainer may be changed, nothing else"),
 }
-_SUMMARY = (
-    "Adapt a model to labelled images, then measure it on the test split beside the untouched model (zero-shot)."
-)
+_SUMMARY = "Adapt a model to labelled images, then measure it on the test split beside the untouched model (zero-shot)."
 _SEE = "python -m domainvl fit --help"
 
 

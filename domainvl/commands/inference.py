@@ -48,7 +48,7 @@ def infer(verb: str, arguments: Arguments, recipe: dict[str, Any]) -> int:
 
 def _infer(verb: str, session: Session, run: Run, adapter: str | None, images: Path | None) -> int:
     if images is not None:
-        session.set_data("predict_folder", str(images))
+        session.set_data("predict_folder", str(images), "--images")
     module, data, settings = session.build()
     if adapter is not None:
         _adopt(adapter, module, data, unlabelled=images is not None)

@@ -6,7 +6,6 @@ import importlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
@@ -29,14 +28,6 @@ _OFFERS = (
     "lightning.pytorch.callbacks",
 )
 """A bare class name resolves among imported subclasses, so what recipes name is imported first."""
-
-_OURS = {
-    "default_root_dir",  # --run-dir
-    "enable_checkpointing",  # always: checkpoints/last.ckpt
-    "barebones",  # no checkpoint, no log: nothing a run is for
-    "model_registry",  # a service of Lightning AI
-}
-"""Trainer arguments that the run folder decides."""
 
 _DEFAULTS = {
     "trainer.enable_model_summary": False,  # one line of ours says what is trained
@@ -61,10 +52,10 @@ def offer_classes(allow: Sequence[str] = ()) -> None:
     Args:
         allow: The user's own packages.
     """
-    check_shadowing()
     for name in _OFFERS:
         importlib.import_module(name)
-    sys.path.insert(0, "") if allow and "" not in sys.path else None
+    if allow and "" not in sys.path:
+        sys.path.insert(0, "")  # the console script, unlike `python -m`, does not look into the working directory
     for name in allow:
         try:
             importlib.import_module(name)
@@ -78,28 +69,6 @@ def offer_classes(allow: Sequence[str] = ()) -> None:
     set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=[*ALLOWED, *allow])
 
 
-def check_shadowing() -> None:
-    """Refuse a folder called `data_modules` that hides ours."""
-    import domainvl
-
-    ours = Path(domainvl.__file__).resolve().parent.parent / "data_modules"
-    spec = importlib.util.find_spec("data_modules")
-    if spec is None or spec.origin is None:
-        found = list(spec.submodule_search_locations or []) if spec is not None else []
-        raise CommandError(
-            f"the package data_modules of domainvl is missing at {ours}"
-            + (f"; {found[0]} has its name" if found else ""),
-            todo="reinstall domainvl",
-            status=1,
-        )
-    place = Path(spec.origin).resolve()
-    if ours not in place.parents:
-        raise CommandError(
-            f"{place.parent if place.name == '__init__.py' else place} hides domainvl's own package data_modules ({ours})",
-            todo="rename yours, or run from another folder",
-        )
-
-
 def build(prog: str) -> RecipeParser:
     """The parser; classes have to be offered before."""
     parser = RecipeParser(prog=prog, allow_abbrev=False, add_help=False)
@@ -107,7 +76,7 @@ def build(prog: str) -> RecipeParser:
     parser.add_argument("--seed_everything", type=int, default=0)
     parser.add_subclass_arguments(LightningModule, "model", required=True, fail_untyped=False)
     parser.add_subclass_arguments(LightningDataModule, "data", required=True, fail_untyped=False)
-    parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False, skip=set(_OURS))
+    parser.add_class_arguments(Trainer, "trainer", instantiate=False, fail_untyped=False, skip=set(explain.RUN_FOLDER))
     parser.set_defaults(_DEFAULTS)
     return parser
 
@@ -116,11 +85,11 @@ def parse(verb: str, recipe: Mapping[str, Any], overrides: Mapping[str, str]) ->
     """Check a merged recipe with its overrides against the signatures of the classes that it names."""
     parser = build(f"python -m domainvl {verb}")
     see = f"python -m domainvl {verb} --help"
-    unknown = [key for key in recipe if key not in ("seed_everything", "model", "data", "trainer")]
+    unknown = [key for key in recipe if key not in explain.GROUPS]
     if unknown:
         raise CommandError(
-            f"unknown key {unknown[0]!r} in the recipe; keys are seed_everything, model, data, trainer",
-            meant=near(unknown[0], ("seed_everything", "model", "data", "trainer")),
+            f"unknown key {unknown[0]!r} in the recipe; keys are {', '.join(explain.GROUPS)}",
+            meant=near(unknown[0], explain.GROUPS),
             see=see,
         )
     for key in ("model", "data"):
@@ -136,18 +105,26 @@ def parse(verb: str, recipe: Mapping[str, Any], overrides: Mapping[str, str]) ->
 
 def plain(parser: RecipeParser, config: Namespace) -> dict[str, Any]:
     """The resolved recipe as plain values, every default included."""
-    text = parser.dump(config, format="json", skip_none=False, skip_validation=True)
+    text = parser.dump(config, format="json", skip_unset=False, skip_validation=True)
     values: dict[str, Any] = json.loads(text)
     values.pop("config", None)
     return values
 
 
-def class_help(name: str) -> str:
-    """All settings of a class that recipes may name."""
+def class_help(name: str, allow: Sequence[str] = ()) -> str:
+    """All settings of a class that recipes may name.
+
+    Args:
+        name: Its bare name.
+        allow: The user's own packages, imported already.
+    """
     known = {cls.__name__: cls for cls in explain.offered()} | {"Trainer": Trainer}
+    for package in allow:
+        own = vars(sys.modules[package]).items()
+        known |= {key: value for key, value in own if isinstance(value, type) and value.__module__ == package}
     if name not in known:
         raise CommandError(f"no class {name!r} is known", meant=near(name, known), see="python -m domainvl fit --help")
     cls = known[name]
     parser = ArgumentParser(prog=name, usage=f"settings of {cls.__module__}.{name}", add_help=False)
-    parser.add_class_arguments(cls, fail_untyped=False, skip=set(_OURS) if cls is Trainer else None)
+    parser.add_class_arguments(cls, fail_untyped=False, skip=set(explain.RUN_FOLDER) if cls is Trainer else None)
     return parser.format_help()

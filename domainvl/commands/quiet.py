@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
 import warnings
 
 _LINES = (
@@ -16,8 +17,16 @@ _LINES = (
     r"`Trainer\.fit` stopped: ",
     r"Restor(ing|ed) (states|all states|the checkpoint)",
     r"Loaded model weights from (the )?checkpoint",
+    # Schedules ask for the number of steps.
+    r"Loading `train_dataloader` to estimate number of stepping batches",
+    # Said by `stopped by SIGTERM`.
+    r"(\[rank: \d+\] )?Received SIGTERM",
 )
-_LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda", "lightning.fabric")
+_LOGGERS = (
+    "lightning.pytorch.accelerators.cuda",
+    "lightning.pytorch.trainer.connectors.signal_connector",
+    "lightning.pytorch.utilities.rank_zero",
+)
 
 _WARNINGS = (
     # Images of a few-shot run lie in memory; more workers would make it slower.
@@ -28,6 +37,10 @@ _WARNINGS = (
     (r"Using `DistributedSampler` with the dataloaders", UserWarning),
     # Lightning's own use of torch's pytree functions.
     (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
+    # Tasks seed before a batch moves, data modules augment after it has: two different hooks.
+    (r"You have overridden `on_before_batch_transfer` in `LightningModule`", UserWarning),
+    # `predict_step` keeps its rows itself.
+    (r"predict returned None if it was on purpose", UserWarning),
     # Resuming at the end of an epoch is what our checkpoints are for.
     (r"You're resuming from a checkpoint that ended before the epoch ended", UserWarning),
 )
@@ -47,3 +60,8 @@ def quieten() -> None:
             logger.addFilter(_Filter())
     for pattern, category in _WARNINGS:
         warnings.filterwarnings("ignore", pattern, category)
+    if not sys.stderr.isatty():
+        # In a log file every step of "Loading weights" is a line of its own.
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()

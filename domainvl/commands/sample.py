@@ -33,7 +33,10 @@ def main(words: list[str]) -> int:
     if domain not in DOMAINS:
         known = ", ".join(sorted(DOMAINS))
         raise CommandError(f"unknown domain {domain!r}; known: {known}", meant=near(domain, DOMAINS), see=_SEE)
-    seed, patients = _number("--seed", arguments.option("--seed")), _number("--patients", arguments.option("--patients"))
+    seed, patients = (
+        _number("--seed", arguments.option("--seed")),
+        _number("--patients", arguments.option("--patients")),
+    )
     try:
         written = write(domain, Path(folder), seed=seed or 0, patients=patients)
     except (OSError, ValueError) as error:

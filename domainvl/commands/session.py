@@ -66,8 +66,11 @@ class Session:
             if name in self.config.model.init_args:
                 self.config.model.init_args[name] = None
 
-    def set_data(self, name: str, value: Any) -> None:
-        """Set one setting of the data module."""
+    def set_data(self, name: str, value: Any, option: str) -> None:
+        """Set one setting of the data module, for an option of the verb."""
+        if name not in self.config.data.init_args:
+            owner = self.config.data.class_path.rpartition(".")[2]
+            raise CommandError(f"{option}: the data module {owner} has no setting {name!r}, which that needs")
         self.config.data.init_args[name] = value
 
     def build(self) -> tuple[LightningModule, LightningDataModule, dict[str, Any]]:
@@ -80,9 +83,10 @@ class Session:
 def open_session(verb: str, arguments: Arguments, recipe: Mapping[str, Any]) -> Session | None:
     """Check a recipe; None when only help or the resolved recipe was asked for and has been printed."""
     quieten()
-    parsing.offer_classes(arguments.options.get("--allow-import", ()))
+    allow = arguments.options.get("--allow-import", [])
+    parsing.offer_classes(allow)
     if arguments.help is not None:
-        print(parsing.class_help(arguments.help))
+        print(parsing.class_help(arguments.help, allow))
         return None
     parser, config = parsing.parse(verb, recipe, arguments.overrides)
     session = Session(parser, config)

@@ -83,8 +83,8 @@ class ImageSet(Dataset[Any]):
             return str(error)
         except FileNotFoundError:
             return "the file does not exist"
-        except PermissionError:
-            return "no permission to read the file"
+        except OSError as error:
+            return f"the file cannot be read: {error.strerror or type(error).__name__}"
 
     def collate(self, items: Sequence[tuple[int, Tensor | str]]) -> dict[str, Any]:
         """One batch of the images that could be read; the others are under `rejected`."""

@@ -150,7 +150,7 @@ class Manifest:
             same = replace(record, row=known.row, id=known.id) == known
             if not same:
                 raise ValueError(
-                    f"{self.name}: rows {known.row} and {record.row} both describe {record.path} and differ in "
+                    f"{self.name}: rows {known.row} and {record.row} describe the same image and differ in "
                     "patient, split, label or report; keep the right one"
                 )
             rejected.append(Reject(record.row, record.path, f"repeats row {known.row}"))

@@ -193,7 +193,7 @@ class DataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Read tables, draw shots, read images that fit into memory."""
-        if self.trainer is not None and self.rejects.path == Path("rejects.csv"):
+        if self.trainer is not None and self.rejects.path is None:
             name = f"rejects.{self._rank}.csv" if self._rank else "rejects.csv"
             self.rejects.path = Path(self.trainer.default_root_dir) / name
         # Lightning hands over an enum that equals its string and prints as something else.
@@ -385,8 +385,11 @@ class DataModule(LightningDataModule, ABC):
 def _check_some_exist(manifest: Manifest) -> None:
     """A wrong root should say so, not fail image by image."""
     probe = [record.path for record in manifest.records[:100]]
-    if not any((manifest.root / path).exists() for path in probe):
-        raise FileNotFoundError(
-            f"{manifest.name}: none of the first {len(probe)} images exists below {manifest.root}, for example "
-            f"{probe[0]}; give the root that the paths in the table are relative to"
-        )
+    if any((manifest.root / path).exists() for path in probe):
+        return
+    top, below, _ = probe[0].partition("/")
+    raise FileNotFoundError(
+        f"{manifest.name}: none of the first {len(probe)} images exists below {manifest.root}"
+        f"{f', which should hold the folder {top!r}' if below else ''}; give the root that the paths in the table are "
+        "relative to"
+    )

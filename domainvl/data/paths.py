@@ -23,6 +23,7 @@ def existing_root(root: str | Path, owner: str) -> Path:
 def inside(root: Path, path: str, place: str) -> str:
     """`path` relative to the root with forward slashes; ValueError naming `place` when it leads outside.
 
+    The error names the row and not the path, which may hold a patient's number.
     Links are not followed: a data set may be stitched together from links, but a table may not point elsewhere.
     """
     text = path.strip()
@@ -35,7 +36,7 @@ def inside(root: Path, path: str, place: str) -> str:
         plain = os.path.normpath(text)
         if not plain.startswith(base.rstrip("/") + "/"):
             raise ValueError(
-                f"{place}: the image path {text!r} lies outside the root {root}; paths in a table are relative to it"
+                f"{place}: the image path is absolute and lies outside the root {root}; make it relative to the root"
             )
         return plain[len(base.rstrip("/")) + 1 :]
     depth = 0
@@ -43,6 +44,6 @@ def inside(root: Path, path: str, place: str) -> str:
         depth += -1 if part == ".." else 1
         if depth < 0:
             raise ValueError(
-                f"{place}: the image path {text!r} leads out of the root {root}; paths in a table are relative to it"
+                f"{place}: the image path leads out of the root {root} with '..'; make it relative to the root"
             )
     return os.path.normpath(pure.as_posix())

@@ -38,7 +38,7 @@ class Rejects:
         share: Largest share of all rows that may be rejected before the run stops.
 
     Attributes:
-        path: File that `flush` writes to.
+        path: File that `flush` writes to; None until a run has a folder.
         total: Number of rows that the share is taken of.
     """
 
@@ -47,7 +47,7 @@ class Rejects:
             raise ValueError(f"Rejects: share is {share}; give a number from 0 to 1, 0.01 is one per cent")
         self.share = share
         self.total = 0
-        self.path = Path("rejects.csv")
+        self.path: Path | None = None
         self._rows: dict[tuple[int, str], Reject] = {}
 
     def add(self, rejects: Iterable[Reject]) -> None:
@@ -56,20 +56,25 @@ class Rejects:
             self._rows.setdefault((reject.row, reject.path), reject)
 
     def check(self) -> None:
-        """Raise TooManyRejects, after writing the list, when the share is passed."""
+        """Raise TooManyRejects when the share is passed, after writing the list (here, when there is no run folder).
+
+        The text names rows, not files: file names of real archives hold patient numbers, and errors end up in logs.
+        """
         if len(self) <= self.share * self.total:
             return
-        self.flush()
+        self.path = self.path or Path("rejects.csv")
+        self.write(self.path)
         first = next(iter(self))
+        place = f", row {first.row}" if first.row else ""
         raise TooManyRejects(
             f"{len(self)} of {self.total} rows cannot be used, more than the {self.share:.3g} that reject_share "
-            f"allows. The first: {_place(first)}: {first.reason}. The whole list with reasons is in "
+            f"allows. The first{place}: {first.reason}. The whole list with reasons is in "
             f"{self.path.resolve()}. Mend the files or raise reject_share"
         )
 
     def flush(self) -> None:
-        """Write the list to `path` if there is anything in it."""
-        if self._rows:
+        """Write the list to `path`, if there is a path and anything to list."""
+        if self._rows and self.path is not None:
             self.write(self.path)
 
     def write(self, path: Path) -> None:
@@ -85,7 +90,3 @@ class Rejects:
 
     def __iter__(self) -> Iterator[Reject]:
         return iter(self._rows.values())
-
-
-def _place(reject: Reject) -> str:
-    return f"row {reject.row}, {reject.path}" if reject.row else reject.path

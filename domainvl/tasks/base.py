@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.data.preset import Preset
-from domainvl.distributed import rank
+from domainvl.distributed import rank, world
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Context, Objective
 from domainvl.tasks.schedule import Schedule
@@ -105,18 +105,27 @@ class Task(LightningModule):
         if not self.objectives:
             raise ValueError(f"{type(self).__name__}: there is nothing to train for; give at least one objective")
         context = Context(scale=self.backbone.scale().detach(), epoch=self.current_epoch)
-        size = len(batch["index"])
         losses = []
         for name, objective in self.objectives.items():
             self._check_batch(name, objective, batch)
             result = objective(features, batch, context)
             losses.append(objective.weight * result["loss"])
             for key, value in result.items():
-                label = f"train/{name}" if key == "loss" else f"train/{name}.{key}"
-                self.log(label, value.detach(), on_step=False, on_epoch=True, batch_size=size)
+                self._log_train(name if key == "loss" else f"{name}.{key}", value, batch)
         loss = torch.stack(losses).sum()
-        self.log("train/loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=size)
+        self._log_train("loss", loss, batch)
         return loss
+
+    def _log_train(self, name: str, value: Tensor, batch: Batch) -> None:
+        self.log(
+            f"train/{name}",
+            value.detach(),
+            on_step=False,
+            on_epoch=True,
+            prog_bar=name == "loss",
+            batch_size=len(batch["index"]),
+            sync_dist=world() > 1,
+        )
 
     def train(self, mode: bool = True) -> Task:
         """Training mode for what is learned; the frozen backbone keeps its dropout off."""

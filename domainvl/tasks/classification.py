@@ -226,7 +226,7 @@ class Classification(Task):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch with both models."""
         features = self.features(batch["image"], text=self._evaluated, frozen_image=True)
-        row: dict[str, Any] = {key: batch[key] for key in ("id", "patient")}
+        row: dict[str, Any] = {"id": batch["id"], "patient": batch["patient"], "index": _array(batch["index"])}
         row["zero_shot"] = _array(self.zero_shot(features["frozen/image.pooled"]))
         if self.adapter is not None:
             row["adapted"] = _array(self._probability(features["image.logits"]))
@@ -265,15 +265,22 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def _joined(rows: Sequence[Mapping[str, Any]], classes: list[str], multilabel: bool) -> Predictions:
+    # Several processes take turns at the images; their results go back into the order of the data.
+    order = np.concatenate([row["index"] for row in rows]).argsort(kind="stable")
+
     def joined(key: str) -> np.ndarray | None:
-        return np.concatenate([row[key] for row in rows]) if key in rows[0] else None
+        return np.concatenate([row[key] for row in rows])[order] if key in rows[0] else None
+
+    def named(key: str) -> list[str]:
+        names = [name for row in rows for name in row[key]]
+        return [names[position] for position in order]
 
     zero_shot = joined("zero_shot")
     if zero_shot is None:
         raise RuntimeError("Classification: an evaluation batch carries no zero-shot scores")
     return Predictions(
-        ids=[name for row in rows for name in row["id"]],
-        patients=[name for row in rows for name in row["patient"]],
+        ids=named("id"),
+        patients=named("patient"),
         classes=classes,
         multilabel=multilabel,
         labels=joined("label"),

@@ -2,7 +2,7 @@
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class ToyTask(LightningModule):
             time.sleep(self.slow)
         noisy = batch["x"] + 0.1 * torch.randn_like(batch["x"])
         loss = nn.functional.cross_entropy(self.layer(noisy), batch["y"])
-        self.log("train/loss", loss, on_step=False, on_epoch=True, batch_size=len(noisy))
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(noisy))
         return loss
 
     def on_test_epoch_start(self):
@@ -85,8 +85,14 @@ class ToyTask(LightningModule):
         y, adapted, plain = (torch.cat(part).numpy() for part in zip(*self._rows, strict=True))
         names = [str(i) for i in range(len(y))]
         self.predictions = Predictions(
-            ids=names, patients=names, classes=["a", "b"], multilabel=False, labels=y.astype(np.int64), valid=None,
-            zero_shot=plain, adapted=adapted,
+            ids=names,
+            patients=names,
+            classes=["a", "b"],
+            multilabel=False,
+            labels=y.astype(np.int64),
+            valid=None,
+            zero_shot=plain,
+            adapted=adapted,
         )
         if self.trainer.validating or self.trainer.state.fn == "fit":
             self.log("val/accuracy", float((adapted.argmax(1) == y).mean()), rank_zero_only=True)
@@ -99,6 +105,9 @@ class ToyTask(LightningModule):
 
 @dataclass
 class ToyRejects:
+    def __len__(self):
+        return 0
+
     def write(self, path):
         path.write_text("row,path,reason\n")
 
@@ -113,10 +122,19 @@ class LazyLoader(DataLoader):
 class ToyData(LightningDataModule):
     """Two blobs."""
 
-    classes, multilabel = ["a", "b"], False  # noqa: RUF012
+    classes, multilabel = ["a", "b"], False
 
-    def __init__(self, root: str | None = None, shots: int | None = None, count: int = 32):
+    def __init__(
+        self,
+        root: str | None = None,
+        shots: int | None = None,
+        count: int = 32,
+        policy: Literal["keep", "drop"] | Part = "keep",
+    ):
         super().__init__()
+        if count < 0:
+            raise ValueError("ToyData: count is negative")
+        self.policy = policy
         self.root, self.count, self.rejects = root, count, ToyRejects()
 
     def _set(self, seed):

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from domainvl.data import Label, LabelPolicy, PromptSet, parse_label, parse_split
@@ -74,3 +77,8 @@ def test_prompts_fill_every_template_with_every_name():
 def test_prompts_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         PromptSet(*arguments)
+
+
+def test_contracts_need_no_lightning():
+    code = "import sys, domainvl.data; raise SystemExit('lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,5 +1,6 @@
 """Miniature copies of the public chest X-ray sets, written as they lie on disk after download."""
 
+import copy
 import csv
 import gzip
 import io
@@ -60,7 +61,7 @@ def dicom(pixels: np.ndarray, photometric="MONOCHROME2", **tags) -> FileDataset:
     one.BitsAllocated, one.BitsStored, one.HighBit = 16, 12, 11
     one.PixelData = pixels.astype(np.uint16).tobytes()
     for name, value in tags.items():
-        setattr(one, name, value)
+        setattr(one, name, copy.deepcopy(value))
     return one
 
 
@@ -151,9 +152,9 @@ def chexpert(root: Path, test=False) -> Path:
 PLUS_COLUMNS = (
     "path_to_image", "path_to_dcm", "frontal_lateral", "ap_pa", "deid_patient_id", "patient_report_date_order",
     "report", "section_narrative", "section_clinical_history", "section_history", "section_comparison",
-    "section_technique", "section_procedure_comments", "section_findings", "section_impression", "section_end_of_impression",
-    "section_summary", "section_accession_number", "age", "sex", "race", "ethnicity", "interpreter_needed",
-    "insurance_type", "recent_bmi", "deceased", "split",
+    "section_technique", "section_procedure_comments", "section_findings", "section_impression",
+    "section_end_of_impression", "section_summary", "section_accession_number", "age", "sex", "race", "ethnicity",
+    "interpreter_needed", "insurance_type", "recent_bmi", "deceased", "split",
 )  # fmt: skip
 
 

@@ -69,7 +69,9 @@ def test_a_missing_root(tmp_path):
 
 def test_a_root_below_which_nothing_lies(study):
     (study / "images").rename(study / "pictures")
-    with pytest.raises(FileNotFoundError, match=r"none of the first 40 images exists .* images/0.png; give the root"):
+    with pytest.raises(
+        FileNotFoundError, match=r"none of the first 40 images exists .* should hold the folder .images.; give the root"
+    ):
         loaded(study)
 
 
@@ -142,7 +144,7 @@ def test_an_unreadable_file_is_rejected_with_its_reason(study, spoil, reason):
 @pytest.mark.parametrize(("spoil", "reason"), [row[1:] for row in BAD_FILES], ids=[row[0] for row in BAD_FILES])
 def test_above_the_share_the_run_stops(study, spoil, reason):
     spoil(study / "images" / "3.png")
-    with pytest.raises(TooManyRejects, match=rf"1 of 40 rows .*row 5, images/3.png: .*{reason}.*rejects\.csv"):
+    with pytest.raises(TooManyRejects, match=rf"1 of 40 rows .*row 5: .*{reason}.*rejects\.csv"):
         loaded(study, reject_share=0.02)
 
 
@@ -197,7 +199,7 @@ def test_rows_that_contradict_each_other(study):
     other = cells(3)
     other[4] = "-1"
     write(study, [*(cells(n) for n in range(40)), other])
-    with pytest.raises(ValueError, match=r"rows 5 and 42 both describe images/3.png and differ"):
+    with pytest.raises(ValueError, match=r"rows 5 and 42 describe the same image and differ"):
         loaded(study)
 
 
@@ -206,7 +208,7 @@ def test_a_path_that_escapes_the_root(study, path):
     rows = [cells(n) for n in range(40)]
     rows[3][0] = path
     write(study, rows)
-    with pytest.raises(ValueError, match=r"studies.csv: row 5: the image path .* root"):
+    with pytest.raises(ValueError, match=r"studies.csv: row 5: the image path .* root .*; make it relative"):
         loaded(study)
 
 
@@ -246,6 +248,15 @@ def test_a_table_that_is_not_utf8(study):
     (study / "studies.csv").write_bytes("image,Edema\nimages/1.png,1\nimages/é.png,1\n".encode("latin-1"))
     with pytest.raises(ValueError, match="not UTF-8"):
         loaded(study)
+
+
+@pytest.mark.parametrize("cut", [5, 60, 100])
+def test_a_packed_table_that_is_cut_off(study, cut):
+    packed = table(study / "packed.csv.gz", COLUMNS, [cells(n) for n in range(40)])
+    assert len(loaded(study, table="packed.csv.gz").manifest.records) == 40
+    packed.write_bytes(packed.read_bytes()[:cut])
+    with pytest.raises(ValueError, match=r"packed\.csv\.gz is no whole gzip file"):
+        loaded(study, table="packed.csv.gz")
 
 
 def test_excel_tables_are_read(study):

@@ -6,6 +6,8 @@ import cxr_layouts as layouts
 import pytest
 
 from data_modules import ChestXray14, ChestXrays, CheXpert, CheXpertPlus, MimicCxrJpg, OpenI, PadChest
+from data_modules.readers.reports import split_report
+from domainvl import samples
 from domainvl.data import Label
 from domainvl.data.preset import Preset
 
@@ -110,6 +112,7 @@ def test_openi_reads_headings_and_sections(tmp_path):
 
 def test_nih_lists_are_kept(tmp_path):
     found = manifest(layouts.nih, ChestXray14(), tmp_path)
+    assert 2 <= found.counts()["validate"] <= 12, "a tenth of 30 patients with two images each"
     assert {record.patient for record in found.records if record.split == "test"} == {str(n) for n in range(31, 41)}
     assert by_id(found)["00000001_000.png"].path == "images_002/images/00000001_000.png"
     hernia = by_id(found)["00000001_000.png"].labels
@@ -168,3 +171,15 @@ def test_the_licence_is_told_once(tmp_path, capsys, monkeypatch):
     for _ in range(2):
         _ = ChestXrays(root, layout=CheXpert()).manifest
     assert capsys.readouterr().err.count("Research Use Agreement") == 1
+
+
+def test_samples_pass_through_the_same_readers(tmp_path, monkeypatch):
+    folder = samples.write("cxr", tmp_path / "cxr", patients=24)
+    monkeypatch.setattr(samples, "cached", lambda domain: folder)
+    data = ChestXrays(preset=PRESET, shots=1)
+    for stage in ("fit", "validate", "test"):
+        data.setup(stage)
+    assert "No Finding" not in data.classes
+    assert {record.path.rpartition(".")[2] for record in data.manifest.records} == {"jpg", "dcm"}
+    assert not len(data.rejects)
+    assert all(split_report((folder / one.report).read_text()).text for one in data.manifest.records)

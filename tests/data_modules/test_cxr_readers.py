@@ -1,8 +1,10 @@
 """Pixels and text come out as they were meant."""
 
+import random
+
 import numpy as np
 import pytest
-from cxr_layouts import dicom, picture
+from cxr_layouts import dicom, picture, save
 from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate
@@ -24,8 +26,9 @@ def written(tmp_path, dataset):
 
 def voi_lut(bits=12):
     table = Dataset()
-    table.LUTDescriptor = [4096, 0, bits]
-    table.LUTData = (np.sqrt(np.arange(4096) / 4095) * (2**bits - 1)).astype(np.uint16).tobytes()
+    table.add_new("LUTDescriptor", "US", [4096, 0, bits])
+    data = (np.sqrt(np.arange(4096) / 4095) * (2**bits - 1)).astype(np.uint16).tobytes()
+    table.add_new("LUTData", "OW", data)
     return {"VOILUTSequence": [table]}
 
 
@@ -66,6 +69,7 @@ def test_windows_agree_with_pydicom(tags):
         ({"NumberOfFrames": 2}, "has 2 frames"),
         ({"Rows": 60000, "Columns": 60000}, "more than is plausible"),
         ({"Rows": 80}, "do not fit the header"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, "kind PALETTE COLOR"),
     ],
 )
 def test_what_a_dicom_file_gets_wrong_is_named(tmp_path, tags, reason):
@@ -86,6 +90,25 @@ def test_a_file_that_only_claims_to_be_dicom(tmp_path):
     (tmp_path / "x.dcm").write_text("no dicom")
     with pytest.raises(UnreadableImage, match="DICM mark is missing"):
         read_image(tmp_path / "x.dcm")
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "bmp", "dcm"])
+def test_damage_is_always_a_stated_reason(tmp_path, suffix):
+    """Bytes changed or cut anywhere: the file is read or refused, and nothing else happens."""
+    whole = save(tmp_path / f"x.{suffix}").read_bytes()
+    generator = random.Random(suffix)
+    refused = 0
+    for _ in range(150):
+        data = bytearray(whole[: generator.randrange(1, len(whole))] if generator.random() < 0.3 else whole)
+        for _ in range(generator.choice([1, 3, 20])):
+            data[generator.randrange(len(data))] = generator.randrange(256)
+        (tmp_path / f"y.{suffix}").write_bytes(data)
+        try:
+            read_image(tmp_path / f"y.{suffix}")
+        except UnreadableImage:
+            refused += 1
+    assert refused > 20
 
 
 def test_dicom_is_known_by_content_not_by_name(tmp_path):

@@ -80,9 +80,9 @@ def _pneumothorax(rng: np.random.Generator, healthy: Chest, lesion: Lesion) -> t
     lung = healthy.lungs[lesion.side]
     # Standing, air rises: the lung still touches the wall at the base.
     reached = lung * fill(healthy.at.y - (top + (bottom - top) * 0.72), 0.06)
-    where, line = reached * fill(-collapsed, 0.012), reached * stroke(collapsed, 0.014)
+    where, line = reached * fill(-collapsed, 0.012), reached * stroke(collapsed, 0.017)
     visible = 0.55 if healthy.lateral else 1.0
-    return visible * (0.16 * line - 0.17 * where), where
+    return visible * (0.22 * line - 0.20 * where), where
 
 
 def _consolidation(rng: np.random.Generator, healthy: Chest, lesion: Lesion) -> tuple[Field, Field]:
@@ -98,9 +98,9 @@ def _consolidation(rng: np.random.Generator, healthy: Chest, lesion: Lesion) -> 
 def _nodule(rng: np.random.Generator, healthy: Chest, lesion: Lesion) -> tuple[Field, Field]:
     """One small round opacity with a clear edge."""
     x, y = _place(rng, healthy, lesion, spread=0.5)
-    radius = 0.060 + 0.055 * lesion.severity
+    radius = 0.065 + 0.055 * lesion.severity
     where = healthy.lungs[lesion.side] * fill(ellipse(healthy.at, (x, y), (radius, radius)), 0.010)
-    return where * (0.26 + 0.06 * lesion.severity), where
+    return where * (0.30 + 0.06 * lesion.severity), where
 
 
 def _place(rng: np.random.Generator, healthy: Chest, lesion: Lesion, *, spread: float) -> tuple[float, float]:

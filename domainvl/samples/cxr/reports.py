@@ -148,7 +148,7 @@ def _positive(rng: np.random.Generator, lesion: Lesion) -> str:
             ),
         )
     # At 256 pixels over a chest of about 32 cm a plane unit is 16 cm.
-    size = round(2 * 16 * (0.060 + 0.055 * lesion.severity), 1)
+    size = round(2 * 16 * (0.065 + 0.055 * lesion.severity), 1)
     return _one(
         rng,
         (
