@@ -121,6 +121,10 @@ class Adapter(nn.Module, ABC):
         """
         return {"image.logits": cosine_logits(features["image.pooled"], features["text.pooled"], scale)}
 
+    def penalty(self) -> Tensor | None:
+        """A term of the loss that needs nothing but the parameters; the task adds it to the objectives."""
+        return None
+
     def choose(self, features: Features, scale: Tensor, measure: Callable[[Tensor], float]) -> None:
         """Set values that no gradient reaches. Called once, after the last training epoch, if `chooses`.
 

@@ -112,6 +112,10 @@ class Task(LightningModule):
             losses.append(objective.weight * result["loss"])
             for key, value in result.items():
                 self._log_train(name if key == "loss" else f"{name}.{key}", value, batch)
+        penalty = self.adapter.penalty() if self.adapter is not None else None
+        if penalty is not None:
+            losses.append(penalty)
+            self._log_train("penalty", penalty, batch)
         loss = torch.stack(losses).sum()
         self._log_train("loss", loss, batch)
         return loss
