@@ -1,6 +1,7 @@
 """What is learned on top of a frozen backbone: one method, one file."""
 
 from domainvl.adapters.base import Adapter
+from domainvl.adapters.clap import CLAP
 from domainvl.adapters.clip_adapter import CLIPAdapter
 from domainvl.adapters.coop import CoOp
 from domainvl.adapters.lora import LoRA
@@ -9,4 +10,4 @@ from domainvl.adapters.mmrlpp import MMRLpp
 from domainvl.adapters.probe import LinearProbe
 from domainvl.adapters.tip_adapter import TipAdapter
 
-__all__ = ["MMRL", "Adapter", "CLIPAdapter", "CoOp", "LinearProbe", "LoRA", "MMRLpp", "TipAdapter"]
+__all__ = ["CLAP", "MMRL", "Adapter", "CLIPAdapter", "CoOp", "LinearProbe", "LoRA", "MMRLpp", "TipAdapter"]

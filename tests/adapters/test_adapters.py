@@ -9,7 +9,7 @@ from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictur
 from torch.nn.functional import cross_entropy
 
 from domainvl import adapters
-from domainvl.adapters import MMRL, CLIPAdapter, CoOp, LinearProbe, LoRA, MMRLpp, TipAdapter
+from domainvl.adapters import CLAP, MMRL, CLIPAdapter, CoOp, LinearProbe, LoRA, MMRLpp, TipAdapter
 from domainvl.adapters.base import SIDES, Adapter, cosine_logits
 
 ADAPTERS = {
@@ -21,6 +21,7 @@ ADAPTERS = {
     "MMRL": partial(MMRL, tokens=3, width=16),
     "MMRL from 0": partial(MMRL, tokens=2, width=8, first_block=0, alpha=0.4, scale=30.0),
     "MMRLpp": partial(MMRLpp, tokens=3, width=16, rank=2, head_rank=4, beta=0.6),
+    "CLAP": partial(CLAP, length=2.0, views=2),
     "CLIPAdapter": partial(CLIPAdapter, ratio=0.3, reduction=2),
     "TipAdapter-F": partial(TipAdapter, alpha=1.7, beta=2.0, learn_keys=True, views=2),
     "LinearProbe": LinearProbe,
@@ -176,7 +177,7 @@ def test_token_adapters_refuse_a_cnn_by_name(name):
         ADAPTERS[name]().attach(toy("cnn"))
 
 
-@pytest.mark.parametrize("name", ["LinearProbe", "CoOp", "CLIPAdapter", "TipAdapter-F"])
+@pytest.mark.parametrize("name", ["LinearProbe", "CoOp", "CLAP", "CLIPAdapter", "TipAdapter-F"])
 def test_what_leaves_the_image_tower_alone_works_on_a_cnn(name):
     backbone = toy("cnn")
     adapter = attached(ADAPTERS[name](), backbone)
@@ -216,6 +217,8 @@ def test_every_method_is_in_the_table():
         (partial(MMRL, alpha=1.5), "MMRL: alpha"),
         (partial(MMRL, scale=-1.0), "MMRL: scale"),
         (partial(MMRLpp, beta=0.0), "MMRLpp: beta"),
+        (partial(CLAP, strength=-1.0), "CLAP: strength"),
+        (partial(CLAP, length=0.0), "CLAP: length"),
         (partial(CLIPAdapter, ratio=0.0), "CLIPAdapter: ratio"),
         (partial(CLIPAdapter, reduction=0), "CLIPAdapter: reduction"),
         (partial(TipAdapter, alpha=0.0), "TipAdapter: alpha"),

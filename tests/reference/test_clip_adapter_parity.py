@@ -1,7 +1,7 @@
 """CLIP-Adapter against figures recorded from the authors' code: logits, loss and gradients of one step.
 
-clip-adapter-tiny.npz: gaopengcuhk/CLIP-Adapter at 08d07f8, its CustomCLIP unmodified on CPU in fp32 (Dassl's modules and
-moves to "cuda" stubbed, CoOp's `clip` package beside it) on `clip_state_dict("tiny", 0)` and the inputs of
+clip-adapter-tiny.npz: gaopengcuhk/CLIP-Adapter at 08d07f8, its CustomCLIP unmodified on CPU in fp32 (Dassl's modules
+and moves to "cuda" stubbed, CoOp's `clip` package beside it) on `clip_state_dict("tiny", 0)` and the inputs of
 mmrl-tiny.npz. Its `adapter` was replaced by its own `Adapter(64, 4)`, as the code writes down the width of another
 model; both weights were moved by .1 N(0, 1) before the step.
 """

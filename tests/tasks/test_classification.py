@@ -9,7 +9,7 @@ from adapters.toys import CLASSES, PRESET, hf_clip
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from torch.utils.data import DataLoader
 
-from domainvl.adapters import MMRL, Adapter, CLIPAdapter, CoOp, LinearProbe, LoRA, TipAdapter
+from domainvl.adapters import CLAP, MMRL, Adapter, CLIPAdapter, CoOp, LinearProbe, LoRA, TipAdapter
 from domainvl.data.prompts import PromptSet
 from domainvl.objectives import BinaryCrossEntropy, ClassCrossEntropy, FrozenCosine
 from domainvl.tasks import Classification, WarmupCosine
@@ -88,6 +88,7 @@ ADAPTERS = {
     "coop": lambda: CoOp(tokens=2),
     "lora": lambda: LoRA(rank=2),
     "probe": lambda: LinearProbe(),
+    "clap": lambda: CLAP(length=1.0, views=1),
     "clip_adapter": lambda: CLIPAdapter(),
     "tip_adapter": lambda: TipAdapter(views=1, learn_keys=True),
 }
@@ -256,9 +257,9 @@ def test_text_prefix_is_computed_once_and_equals_the_whole_pass(tmp_path):
     trainer(tmp_path).fit(model, data)
     with torch.no_grad():
         cached = model.class_features()["text.pooled"]
-        whole = model.adapter.encode("text", model.backbone.text, model._adapter_texts.inputs)["text.pooled"]
+        whole = model.adapter.encode("text", model.backbone.text, model._adapter_texts.inputs, model.speed)
     assert model._text_prefix is not None
-    torch.testing.assert_close(cached, model._adapter_texts.ensemble(whole), rtol=0, atol=0)
+    torch.testing.assert_close(cached, model._adapter_texts.ensemble(whole["text.pooled"]), rtol=0, atol=0)
 
 
 def test_the_identity_adapter_is_the_base_model():
@@ -319,3 +320,11 @@ def test_area_under_the_curve_is_that_of_scikit_learn(seed):
     areas = [roc_auc_score(positive[known[:, c], c], scores[known[:, c], c]) for c in range(2)]
     assert mean_auroc(scores, positive, known) == pytest.approx(sum(areas) / 2)
     assert mean_auroc(scores[:, 2:], positive[:, 2:], known[:, 2:]) == 0.5
+
+
+def test_a_penalty_of_the_adapter_is_part_of_the_loss(tmp_path):
+    run = trainer(tmp_path)
+    run.fit(task(CLAP(length=1.0, views=1, strength=3.0)), Images())
+    found = {key: float(value) for key, value in run.callback_metrics.items()}
+    assert found["train/penalty"] > 0
+    assert found["train/loss"] == pytest.approx(found["train/image_logits"] + found["train/penalty"])
