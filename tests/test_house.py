@@ -15,12 +15,13 @@ FLOORS = {
     "tokens": set(),
     "features": set(),
     "distributed": set(),
+    "speed": set(),
     "data": {"features", "distributed", "samples"},
     "evaluation": set(),
     "samples": set(),
     "towers": {"tokens", "features"},
     "backbones": {"tokens", "features", "towers", "data"},
-    "adapters": {"tokens", "features", "towers", "backbones"},
+    "adapters": {"tokens", "features", "speed", "towers", "backbones"},
     "objectives": {"features"},
     "tasks": {
         "tokens",
@@ -32,6 +33,8 @@ FLOORS = {
         "data",
         "evaluation",
         "distributed",
+        "samples",
+        "speed",
     },
 }
 

@@ -8,7 +8,7 @@ Every hook defaults to the identity, so a method overrides only what it changes:
     prompt        replaces a template of the prompt set (CoOp learns the words around the name)
     words         edits text prompts before positions are added (CoOp)
     edit          edits tokens in front of a block (VPT, MaPLe, MMRL)
-    readout       turns a finished state into features
+    readout       turns a finished state into features; `reads` says of which tokens
     logits        turns features into class scores; the key `image.logits` is what the model predicts with
     choose        sets what no gradient reaches (Tip-Adapter's factors), on the validation split alone
 """
@@ -16,7 +16,7 @@ Every hook defaults to the identity, so a method overrides only what it changes:
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from domainvl.backbones.base import Backbone
 from domainvl.features import Features
+from domainvl.speed import PLAIN, Speed
 from domainvl.tokens import TokenState
 from domainvl.towers.base import Tower
 
@@ -93,21 +94,42 @@ class Adapter(nn.Module, ABC):
         """Features of a finished state."""
         return {f"{side}.pooled": tower.project(tower.pool(state))}
 
-    def prefix(self, side: Side, tower: Tower, inputs: Any) -> TokenState:
+    def reads(self, side: Side) -> Collection[str] | None:
+        """Spans whose tokens `readout` looks at, besides what the tower pools; None when it may look at any token."""
+        return () if type(self).readout is Adapter.readout else None
+
+    def same_rows(self) -> bool:
+        """Whether all texts are treated alike in front of every block.
+
+        That is, `edit` puts the same tokens into every row, behind the tower's prefix, and looks at no others; and
+        layers draw no random numbers.
+        """
+        return type(self).edit is Adapter.edit
+
+    def prefix(self, side: Side, tower: Tower, inputs: Any, speed: Speed = PLAIN) -> TokenState:
         """The state that enters the first edited block: constant in training, so it can be computed once."""
         first = self.first_block(side, tower)
         words = self.words if side == "text" else None
         with torch.set_grad_enabled(torch.is_grad_enabled() and words is not None and first == 0):
-            return tower.run(tower.embed(inputs, words), stop=first)
+            return tower.run(tower.embed(inputs, words), stop=first, reads=self._unread(side, speed))
 
-    def finish(self, side: Side, tower: Tower, prefix: TokenState) -> Features:
+    def finish(self, side: Side, tower: Tower, prefix: TokenState, speed: Speed = PLAIN) -> Features:
         """Features from a `prefix`."""
-        state = tower.run(prefix, edit=partial(self.edit, side), start=self.first_block(side, tower))
+        state = tower.run(
+            prefix,
+            edit=partial(self.edit, side),
+            start=self.first_block(side, tower),
+            rows=speed.rows and self.same_rows(),
+            reads=self._unread(side, speed),
+        )
         return self.readout(side, tower, state)
 
-    def encode(self, side: Side, tower: Tower, inputs: Any) -> Features:
+    def encode(self, side: Side, tower: Tower, inputs: Any, speed: Speed = PLAIN) -> Features:
         """Features of pixels or texts."""
-        return self.finish(side, tower, self.prefix(side, tower, inputs))
+        return self.finish(side, tower, self.prefix(side, tower, inputs, speed), speed)
+
+    def _unread(self, side: Side, speed: Speed) -> Collection[str] | None:
+        return self.reads(side) if speed.unread else None
 
     def encode_per_image(self, tower: Tower, inputs: Any, image: Tensor) -> Tensor:
         """Text features for every image, `[B, R, D]`, from image features `[B, D]`; see `text_per_image`."""

@@ -20,6 +20,7 @@ their 6 of 12, so that towers of any depth work; blocks count from 0.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any, cast
 
 import torch
@@ -124,6 +125,14 @@ class MMRL(Adapter):
     def _represent(self, tower: Tower, mean: Tensor) -> Tensor:
         """The representation feature from the mean of the normalised tokens, `[B, width] -> [B, D]`."""
         return mean @ self.head
+
+    def reads(self, side: Side) -> Collection[str]:
+        """See `Adapter.reads`."""
+        return (SPAN,) if side == "image" else ()
+
+    def same_rows(self) -> bool:
+        """See `Adapter.same_rows`."""
+        return True
 
     def readout(self, side: Side, tower: Tower, state: TokenState) -> Features:
         """See `Adapter.readout`; adds `image@rep.pooled` `[B, D]`."""

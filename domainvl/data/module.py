@@ -6,6 +6,7 @@ A batch is a dict:
     label    long `[B]`, or float `[B, C]` of 0 and 1 (multi-label); not there when nothing is known (predict)
     valid    bool `[B, C]`, False where a label is ignored (multi-label only)
     index    long `[B]`, position in `DataModule.manifest.records`
+    view     long `[B]`, version of the image (training only, where there are finitely many: `Augment.views`)
     id       list of B image names
     patient  list of B patients
 """
@@ -38,6 +39,7 @@ from domainvl.data.prompts import PromptSet
 from domainvl.data.rejects import Rejects
 from domainvl.data.sampler import EvalSampler, TrainSampler
 from domainvl.data.splits import assigned, check_disjoint, check_fractions, split_hash
+from domainvl.data.views import Pictures, augmented
 
 _LICENCES_SHOWN: set[str] = set()
 
@@ -252,10 +254,13 @@ class DataModule(LightningDataModule, ABC):
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augment (training only) and normalise, on the device."""
-        images = batch["image"]
-        if self.augment is not None and self.trainer is not None and self.trainer.training:
-            images = self.augment(images)
-        return {**batch, "image": self.preset.normalise(images)}
+        if self.trainer is not None and self.trainer.training:
+            batch = augmented(batch, self.augment, self._seed, self.trainer.current_epoch)
+        return {**batch, "image": self.preset.normalise(batch["image"])}
+
+    def pictures(self) -> Pictures | None:
+        """The training pictures, where they are finitely many and in memory."""
+        return Pictures.of(self._sets["train"], self.augment, self._seed)
 
     def _prepared(self, manifest: Manifest) -> Manifest:
         self._tell(manifest)

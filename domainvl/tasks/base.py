@@ -19,6 +19,7 @@ from domainvl.data.preset import Preset
 from domainvl.distributed import rank, world
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Context, Objective
+from domainvl.speed import FAST, Speed
 from domainvl.tasks.schedule import Schedule
 
 
@@ -34,6 +35,7 @@ class Task(LightningModule):
         objectives: Losses by name; the name is what they are logged under. None switches one of a `base:` recipe off.
         optimizer: Class and arguments of the optimiser; needed to train.
         schedule: How the learning rate moves; constant when None.
+        speed: What may be skipped; everything that leaves the numbers as they are.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Task(LightningModule):
         objectives: Mapping[str, Objective | None] | None = None,
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
+        speed: Speed = FAST,
     ) -> None:
         super().__init__()
+        self.speed = speed
         self.backbone = backbone.requires_grad_(False)
         self.adapter = adapter
         self.objectives: dict[str, Objective] = {k: loss for k, loss in (objectives or {}).items() if loss is not None}
@@ -76,10 +80,20 @@ class Task(LightningModule):
 
     def attach(self, classes: Tensor) -> None:
         """Give the adapter its parameters: backbone first, then the zero-shot class features, then saved values."""
-        if self.adapter is None or self._attached:
+        if self._attached:
+            return
+        half = self.speed.frozen == "bf16"
+        for tower in (self.backbone.image, self.backbone.text):
+            tower.onednn = self.speed.onednn
+            if half:
+                tower.cast_blocks(torch.bfloat16)
+        if self.adapter is None:
             return
         self.adapter.attach(self.backbone)
         self.adapter.prime(classes)
+        if half:
+            # Layers that joined a bf16 tower (LoRA) took its type on.
+            self.adapter.float()
         if self._saved is not None:
             self.adapter.load_tensors(dict(self._saved))
         self._attached = True

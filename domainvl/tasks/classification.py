@@ -16,8 +16,10 @@ from domainvl.distributed import gather_objects
 from domainvl.evaluation import Predictions, headline
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Objective
+from domainvl.speed import FAST, Speed
 from domainvl.tasks.base import Task
 from domainvl.tasks.class_texts import ClassTexts
+from domainvl.tasks.image_pass import CachedPass, ImagePass, Seen
 from domainvl.tasks.schedule import Schedule
 from domainvl.tasks.selection import accuracy, mean_auroc
 from domainvl.tokens import TokenState
@@ -37,6 +39,7 @@ class Classification(Task):
         objectives: Losses by name; None switches one of a `base:` recipe off.
         optimizer: Class and arguments of the optimiser; needed to train.
         schedule: How the learning rate moves; constant when None.
+        speed: What may be skipped; everything that leaves the numbers as they are.
     """
 
     def __init__(
@@ -46,8 +49,9 @@ class Classification(Task):
         objectives: dict[str, Objective | None] | None = None,
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
+        speed: Speed = FAST,
     ) -> None:
-        super().__init__(backbone, adapter, objectives, optimizer, schedule)
+        super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
         self.predictions: Predictions | None = None
         self._plain = Adapter()
         self._rows: list[dict[str, Any]] = []
@@ -73,9 +77,12 @@ class Classification(Task):
         if self.adapter is not None:
             self._adapter_texts = self._texts(data.prompts, self.adapter).to(device)
             self._text_prefix: TokenState | None = None
+        self._image = ImagePass(self.backbone, self.adapter or self._plain, self.speed)
+        self._cached: CachedPass | None = None
         if stage == "fit":
             self._show_support()
             self.check_objectives(self._offered())
+            self._remember(data)
 
     def _novel_classes(self) -> bool:
         """Whether a saved adapter meets classes that it was not trained on."""
@@ -149,30 +156,36 @@ class Classification(Task):
             features = self.features(blank)
         return sorted({*features, "frozen/image.pooled", "frozen/text.pooled"})
 
+    def _remember(self, data: Any) -> None:
+        """Keep what the frozen image tower says about the training pictures, where these are finitely many."""
+        pictures = data.pictures() if self.speed.cache and hasattr(data, "pictures") else None
+        if pictures is not None:
+            setting = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
+            self._cached = CachedPass(self._image, pictures, self.needs("frozen/image.pooled"), setting)
+
     # Features
 
-    def features(self, image: Tensor, text: Features | None = None, frozen_image: bool = False) -> Features:
+    def features(
+        self, image: Tensor, text: Features | None = None, frozen_image: bool = False, seen: Seen | None = None
+    ) -> Features:
         """Everything that objectives and predictions read.
 
         Args:
             image: Normalised pixels, `[B, 3, S, S]`.
             text: Class features of the adapted model; computed when None.
             frozen_image: Whether the untouched model's image features are wanted too.
+            seen: What the frozen image tower says about `image`; computed when None.
         """
         adapter, tower = self.adapter or self._plain, self.backbone.image
-        with torch.no_grad():
-            prefix = adapter.prefix("image", tower, image)
-        features = adapter.finish("image", tower, prefix)
+        seen = seen or self._image(image, frozen_image)
+        features = adapter.finish("image", tower, seen.prefix, self.speed)
         if adapter.text_per_image:
             rows = adapter.encode_per_image(self.backbone.text, self._adapter_texts.inputs, features["image.pooled"])
             features["text.pooled"] = self._adapter_texts.ensemble(rows)
         else:
             features |= self.class_features() if text is None else text
-        if frozen_image:
-            with torch.no_grad(), adapter.off():
-                # The blocks below the first edited one are the same in both models: they ran once, in the prefix.
-                state = tower.run(prefix, start=adapter.first_block("image", tower))
-                features["frozen/image.pooled"] = tower.project(tower.pool(state))
+        if seen.frozen is not None:
+            features["frozen/image.pooled"] = seen.frozen
         features["frozen/text.pooled"] = self._frozen_text
         scores = adapter.logits(features, self.backbone.scale(), novel=self.novel)
         return features | {key: self._decision(value) for key, value in scores.items()}
@@ -183,11 +196,11 @@ class Classification(Task):
             return {"text.pooled": self._frozen_text}
         adapter, tower, texts = self.adapter, self.backbone.text, self._adapter_texts
         if adapter.first_block("text", tower) == 0:
-            features = adapter.encode("text", tower, texts.inputs)
+            features = adapter.encode("text", tower, texts.inputs, self.speed)
         else:
             if self._text_prefix is None:
-                self._text_prefix = adapter.prefix("text", tower, texts.inputs)
-            features = adapter.finish("text", tower, self._text_prefix)
+                self._text_prefix = adapter.prefix("text", tower, texts.inputs, self.speed)
+            features = adapter.finish("text", tower, self._text_prefix, self.speed)
         return {key: texts.ensemble(value) for key, value in features.items()}
 
     def zero_shot(self, frozen_image: Tensor) -> Tensor:
@@ -212,7 +225,9 @@ class Classification(Task):
         """One optimiser step's loss; None where nothing is learned (a cache of training images)."""
         if not self.trained_parameters():
             return None
-        features = self.features(batch["image"], frozen_image=self.needs("frozen/image.pooled"))
+        image = batch["image"]
+        seen = None if self._cached is None else self._cached(image, batch["index"], batch["view"])
+        features = self.features(image, frozen_image=self.needs("frozen/image.pooled"), seen=seen)
         return self.total_loss(features, batch)
 
     def on_validation_epoch_start(self) -> None:

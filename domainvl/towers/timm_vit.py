@@ -6,7 +6,7 @@ transformers (Swin and the like), patch dropout.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from domainvl.tokens import TokenState
 from domainvl.towers._shared import Parts, first, lora_names, no_words, output_size, prefixed
 from domainvl.towers.base import Tower, Words
 from domainvl.towers.convnet import TimmCNN
+from domainvl.towers.opened import Opened, open_timm
 
 _LAYERS = (
     (("q", "k", "v"), ("attn.qkv",)),
@@ -71,6 +72,15 @@ class TimmViT(Tower):
         if self.rotary:
             extra["rope"] = self._rope(state)
         return state.step(self.model.blocks[index](state.tokens, **extra))
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Tower.layers`."""
+        return self.model.blocks
+
+    def opened(self, index: int) -> Opened | None:
+        """See `Tower.opened`."""
+        return None if self.rotary else open_timm(self.layers[index])
 
     def norm(self, tokens: Tensor) -> Tensor:
         """The final norm, wherever the model has it (in front of its pooling or behind)."""
