@@ -2,8 +2,8 @@
 
 torch multiplies fp32 matrices with MKL, which keeps to AVX2 on processors of other makers. oneDNN, which torch ships
 too and uses for bf16, has AVX-512 kernels for all of them: 110 against 240 GFLOP/s measured on one core of an EPYC
-(Zen 5), both 2e-7 to 4e-7 away from the product in fp64. Weights and modules stay as they are; `F.linear` is answered in
-another way while a tower runs.
+(Zen 5), both 2e-7 to 4e-7 away from the product in fp64. Weights and modules stay as they are; `F.linear` is
+answered in another way while a tower runs.
 """
 
 from __future__ import annotations
