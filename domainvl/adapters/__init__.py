@@ -3,6 +3,7 @@
 from domainvl.adapters.base import Adapter
 from domainvl.adapters.clap import CLAP
 from domainvl.adapters.clip_adapter import CLIPAdapter
+from domainvl.adapters.compose import Compose
 from domainvl.adapters.coop import CoOp
 from domainvl.adapters.lora import LoRA
 from domainvl.adapters.mmrl import MMRL
@@ -10,4 +11,4 @@ from domainvl.adapters.mmrlpp import MMRLpp
 from domainvl.adapters.probe import LinearProbe
 from domainvl.adapters.tip_adapter import TipAdapter
 
-__all__ = ["CLAP", "MMRL", "Adapter", "CLIPAdapter", "CoOp", "LinearProbe", "LoRA", "MMRLpp", "TipAdapter"]
+__all__ = ["CLAP", "MMRL", "Adapter", "CLIPAdapter", "CoOp", "Compose", "LinearProbe", "LoRA", "MMRLpp", "TipAdapter"]

@@ -9,8 +9,9 @@ from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictur
 from torch.nn.functional import cross_entropy
 
 from domainvl import adapters
-from domainvl.adapters import CLAP, MMRL, CLIPAdapter, CoOp, LinearProbe, LoRA, MMRLpp, TipAdapter
+from domainvl.adapters import CLAP, MMRL, CLIPAdapter, Compose, CoOp, LinearProbe, LoRA, MMRLpp, TipAdapter
 from domainvl.adapters.base import SIDES, Adapter, cosine_logits
+from domainvl.hub import make_adapter
 
 ADAPTERS = {
     "CoOp": partial(CoOp, tokens=3),
@@ -26,6 +27,11 @@ ADAPTERS = {
     "CLAP": partial(CLAP, length=2.0, views=2),
     "CLIPAdapter": partial(CLIPAdapter, ratio=0.3, reduction=2),
     "TipAdapter-F": partial(TipAdapter, alpha=1.7, beta=2.0, learn_keys=True, views=2),
+    "LoRA and MMRL": lambda: Compose([LoRA(dropout=0.0, first_block=1), MMRL(tokens=3, width=16, first_block=2)]),
+    "CoOp, LoRA and CLIPAdapter": lambda: Compose(
+        [CoOp(tokens=3), LoRA(parts=["up"], dropout=0.0), CLIPAdapter(reduction=2)]
+    ),
+    "LoRA and LinearProbe": lambda: Compose([LoRA(parts=["down"], sides=["image"]), LinearProbe()]),
     "LinearProbe": LinearProbe,
     "LinearProbe without bias": partial(LinearProbe, bias=False),
 }
@@ -150,7 +156,7 @@ def test_novel_classes(name, where):
 def test_config_makes_the_same_method_again(name, where):
     made = ADAPTERS[name]()
     assert set(made.config()) == set(inspect.signature(type(made)).parameters)
-    again = type(made)(**made.config())
+    again = make_adapter(type(made).__name__, made.config())
     assert again.config() == made.config()
     backbone = toy(where)
     given = getattr(ADAPTERS[name], "keywords", {})
