@@ -35,10 +35,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
-
-Protocol = Literal["few-shot", "base-to-novel", "cross-dataset", "domain-generalisation"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 
 def cut_classes(classes: Sequence[str]) -> tuple[list[str], list[str]]:
