@@ -62,11 +62,16 @@ class Adapter(nn.Module, ABC):
     def prime(self, classes: Tensor) -> None:
         """Take the zero-shot class features, normalised, `[C, D]`. Called once, before weights are loaded."""
 
+    def see(self, tower: Tower, image: Any) -> Tensor:
+        """What `take_support` is given of images `[B, ...]`, from the untouched model: its features `[B, D]`."""
+        feature: Tensor = tower(image)
+        return feature
+
     def take_support(self, features: Tensor, targets: Tensor) -> None:
         """Take what the frozen model sees in the training images. Called once, after `prime`, when training starts.
 
         Args:
-            features: Image features, not normalised, `[support_views, N, D]`.
+            features: What `see` gives, image features that are not normalised, `[support_views, N, D]`.
             targets: 1 where an image shows what a class prompt says, `[N, C]`; in multi-label data the columns of the
                 yes prompts are followed by those of the no prompts, and an unknown label has 0 in both.
         """

@@ -110,7 +110,7 @@ class Classification(Task):
             for view in range(self.adapter.support_views):
                 rows = []
                 for batch in self.trainer.datamodule.support_batches(view, device):  # type: ignore[attr-defined]
-                    rows.append(self._plain.encode("image", self.backbone.image, batch["image"])["image.pooled"])
+                    rows.append(self.adapter.see(self.backbone.image, batch["image"]))
                     if view == 0:
                         targets.append(self._targets(batch))
                 views.append(torch.cat(rows))
