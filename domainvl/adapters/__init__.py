@@ -9,6 +9,19 @@ from domainvl.adapters.lora import LoRA
 from domainvl.adapters.mmrl import MMRL
 from domainvl.adapters.mmrlpp import MMRLpp
 from domainvl.adapters.probe import LinearProbe
+from domainvl.adapters.sgva import SgVA
 from domainvl.adapters.tip_adapter import TipAdapter
 
-__all__ = ["CLAP", "MMRL", "Adapter", "CLIPAdapter", "CoOp", "Compose", "LinearProbe", "LoRA", "MMRLpp", "TipAdapter"]
+__all__ = [
+    "CLAP",
+    "MMRL",
+    "Adapter",
+    "CLIPAdapter",
+    "CoOp",
+    "Compose",
+    "LinearProbe",
+    "LoRA",
+    "MMRLpp",
+    "SgVA",
+    "TipAdapter",
+]

@@ -8,6 +8,7 @@ from itertools import combinations
 from domainvl.adapters.base import Adapter
 from domainvl.adapters.clap import CLAP
 from domainvl.adapters.probe import LinearProbe
+from domainvl.adapters.sgva import SgVA
 from domainvl.adapters.tip_adapter import TipAdapter
 from domainvl.backbones.base import Backbone
 
@@ -42,6 +43,8 @@ def check_parts(adapters: Sequence[Adapter]) -> None:
         names = f"{type(part).__name__} and {type(other).__name__}"
         if type(part) is type(other):
             raise ValueError(f"Compose: {type(part).__name__} is there twice; give it once")
+        if part.support_views and other.support_views and (overrides(part, "see") or overrides(other, "see")):
+            raise ValueError(f"Compose: {names} want to see different features of the training images")
         for hook, what in _ONCE.items():
             if overrides(part, hook) and overrides(other, hook):
                 raise ValueError(f"Compose: {names} both {what}; only one part may")
@@ -54,7 +57,7 @@ def check_pair(part: Adapter, other: Adapter, backbone: Backbone) -> None:
     text = part.first_block("text", backbone.text) < backbone.text.depth
     if isinstance(other, (LinearProbe, CLAP)) and text:
         raise ValueError(f"Compose: {names[0]} changes texts (LoRA's `sides` says which), {names[1]} reads none")
-    if isinstance(other, TipAdapter) and image:
+    if isinstance(other, (SgVA, TipAdapter)) and image:
         raise ValueError(
             f"Compose: {names[0]} changes image features, but {names[1]} compares them with cached features of the "
             "untouched model"

@@ -66,6 +66,11 @@ class Compose(Adapter):
         for part in self._each():
             part.prime(classes)
 
+    def see(self, tower: Tower, image: Any) -> Tensor:
+        """See `Adapter.see`."""
+        part = self._who("see")
+        return super().see(tower, image) if part is None else part.see(tower, image)
+
     def take_support(self, features: Tensor, targets: Tensor) -> None:
         """See `Adapter.take_support`; a part sees as many views as it wants."""
         for part in self._each():

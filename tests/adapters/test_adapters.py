@@ -9,7 +9,7 @@ from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictur
 from torch.nn.functional import cross_entropy
 
 from domainvl import adapters
-from domainvl.adapters import CLAP, MMRL, CLIPAdapter, Compose, CoOp, LinearProbe, LoRA, MMRLpp, TipAdapter
+from domainvl.adapters import CLAP, MMRL, CLIPAdapter, Compose, CoOp, LinearProbe, LoRA, MMRLpp, SgVA, TipAdapter
 from domainvl.adapters.base import SIDES, Adapter, cosine_logits
 from domainvl.hub import make_adapter
 
@@ -26,6 +26,8 @@ ADAPTERS = {
     "MMRLpp": partial(MMRLpp, tokens=3, width=16, rank=2, head_rank=4, beta=0.6),
     "CLAP": partial(CLAP, length=2.0, views=2),
     "CLIPAdapter": partial(CLIPAdapter, ratio=0.3, reduction=2),
+    "SgVA": partial(SgVA, views=2, share=0.6),
+    "CoOp and SgVA": lambda: Compose([CoOp(tokens=3), SgVA()]),
     "TipAdapter-F": partial(TipAdapter, alpha=1.7, beta=2.0, learn_keys=True, views=2),
     "LoRA and MMRL": lambda: Compose([LoRA(dropout=0.0, first_block=1), MMRL(tokens=3, width=16, first_block=2)]),
     "CoOp, LoRA and CLIPAdapter": lambda: Compose(
@@ -185,7 +187,7 @@ def test_token_adapters_refuse_a_cnn_by_name(name):
         ADAPTERS[name]().attach(toy("cnn"))
 
 
-@pytest.mark.parametrize("name", ["LinearProbe", "CoOp", "CLAP", "CLIPAdapter", "TipAdapter-F"])
+@pytest.mark.parametrize("name", ["LinearProbe", "CoOp", "CLAP", "CLIPAdapter", "SgVA", "TipAdapter-F"])
 def test_what_leaves_the_image_tower_alone_works_on_a_cnn(name):
     backbone = toy("cnn")
     adapter = attached(ADAPTERS[name](), backbone)
@@ -230,6 +232,8 @@ def test_every_method_is_in_the_table():
         (partial(CLAP, length=0.0), "CLAP: length"),
         (partial(CLIPAdapter, ratio=0.0), "CLIPAdapter: ratio"),
         (partial(CLIPAdapter, reduction=0), "CLIPAdapter: reduction"),
+        (partial(SgVA, share=0.0), "SgVA: share"),
+        (partial(SgVA, views=0), "SgVA: widen and views"),
         (partial(TipAdapter, alpha=0.0), "TipAdapter: alpha"),
         (partial(TipAdapter, views=0), "TipAdapter: views"),
         (partial(TipAdapter, largest_beta=0.0), "largest_beta"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from adapters.toys import attached, class_features, moved, pictures, scores, toy
 
-from domainvl.adapters import CLAP, MMRL, CLIPAdapter, Compose, CoOp, LinearProbe, LoRA, MMRLpp, TipAdapter
+from domainvl.adapters import CLAP, MMRL, CLIPAdapter, Compose, CoOp, LinearProbe, LoRA, MMRLpp, SgVA, TipAdapter
 from domainvl.adapters.base import Adapter
 from domainvl.hub import load_adapter, make_adapter, save_adapter
 
@@ -71,6 +71,14 @@ def test_penalties_add_up():
     assert Compose(both()).penalty() is None
 
 
+def test_parts_that_look_at_the_training_images_differently_are_refused():
+    class Viewer(Adapter):
+        support_views = 1
+
+    with pytest.raises(ValueError, match="SgVA and Viewer want to see different features"):
+        Compose([SgVA(), Viewer()])
+
+
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
@@ -94,6 +102,7 @@ def test_parts_that_do_not_go_together(parts, message):
         (lambda: [CoOp(), LinearProbe()], "CoOp changes texts .*LinearProbe reads none"),
         (lambda: [CLAP(), LoRA()], "LoRA changes texts .*CLAP reads none"),
         (lambda: [LoRA(), TipAdapter()], "LoRA changes image features, but TipAdapter"),
+        (lambda: [LoRA(), SgVA()], "LoRA changes image features, but SgVA"),
         (lambda: [CLIPAdapter(), TipAdapter()], "CLIPAdapter changes image features"),
     ],
 )
@@ -159,7 +168,7 @@ def test_a_downloaded_description_makes_adapters_of_this_package_alone(part, mes
 
 @pytest.mark.parametrize("parts", [[3, 4], "LoRA", [{"class_path": "LoRA"}, {"class_path": "MMRL"}]])
 def test_a_damaged_description_is_an_error_and_not_a_crash(parts):
-    with pytest.raises(ValueError, match="Compose does not take.*should be an adapter"):
+    with pytest.raises(ValueError, match=r"Compose does not take.*should be an adapter"):
         make_adapter("Compose", {"adapters": parts})
 
 

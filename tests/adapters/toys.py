@@ -155,7 +155,7 @@ def attached(adapter, backbone, classes=CLASSES):
 def support(adapter, backbone, classes=CLASSES):
     """What `take_support` is given: two images of each class."""
     with torch.no_grad():
-        once = backbone.image(pictures(2 * len(classes)))
+        once = adapter.see(backbone.image, pictures(2 * len(classes)))
     noise = 0.1 * torch.randn(adapter.support_views, *once.shape, generator=torch.Generator().manual_seed(4))
     return once + noise, torch.eye(len(classes)).repeat(2, 1)
 
