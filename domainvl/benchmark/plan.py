@@ -45,7 +45,7 @@ def plan(grid: Grid, overrides: Mapping[str, str]) -> list[Cell]:
 
 def weight(cell: Cell) -> float:
     """About how long a cell takes, in units of its own; for the order of cells and the time that is left."""
-    return 1.0 if cell.adapter == ZERO_SHOT else 2.0 + (32 if cell.shots is None else cell.shots)
+    return 1.0 if cell.adapter == ZERO_SHOT else 6.0 + (32 if cell.shots is None else cell.shots)
 
 
 def _of_learning(key: str) -> bool:

@@ -30,9 +30,9 @@ def draw(folder: Path, found: Sequence[Row]) -> list[Path]:
     down = math.ceil(len(shown) / across)
     figure = Figure(figsize=(1.6 + 4.2 * across, 3.9 * down), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(down, across, squeeze=False).flat
+    axes = list(figure.subplots(down, across, squeeze=False).flat)
     styles = _styles(found)
-    for axis in list(axes)[len(shown) :]:
+    for axis in axes[len(shown) :]:
         axis.set_visible(False)
     for axis, panel in zip(axes, shown, strict=False):
         _panel(axis, panel, found, styles)

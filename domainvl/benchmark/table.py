@@ -128,7 +128,10 @@ def show(found: Sequence[Row], console: Console | None = None) -> None:
     """Print a table per data set and part, and the harmonic means of base-to-novel over data sets."""
     from rich.console import Console
 
-    console = console or Console()
+    if console is None:
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=120)
     fewest = set()
     for dataset, part, metric in panels(found):
         console.print()
@@ -186,9 +189,9 @@ def _print(console: Console, title: str, cells: Mapping[str, Mapping[int | None,
     if not columns:
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False, highlight=False)
-    table.add_column("adapter, shots", overflow="fold")
+    table.add_column("", overflow="fold")
     for shots in columns:
-        table.add_column("all" if shots is None else str(shots), no_wrap=True)
+        table.add_column(_shots(shots), no_wrap=True)
     for adapter, own in cells.items():
         table.add_row(Text(adapter), *(Text(own.get(shots, "-")) for shots in columns))
     console.print(table)
@@ -198,6 +201,10 @@ def _cell(spread: Spread) -> str:
     if spread.high is None:
         return f"{spread.mean:.3f} n=1"
     return f"{spread.mean:.3f} ±{spread.high - spread.mean:.3f}"
+
+
+def _shots(shots: int | None) -> str:
+    return "all data" if shots is None else f"{shots} shot{'s' if shots > 1 else ''}"
 
 
 def _called(part: str) -> str:

@@ -65,13 +65,13 @@ def main(words: list[str]) -> int:
         rows = "\n".join(f"  {f'{name} {option.value}':{width}s}  {option.text}" for name, option in _OPTIONS.items())
         print(_PAGE.format(options=rows), end="")
         return 0
-    if not arguments.recipes:
-        raise CommandError("benchmark needs a recipe, e.g. python -m domainvl benchmark recipes/cxr.yaml", see=SEE)
     protocol = _protocol(arguments)
     shots = [_number("--shots", word) for word in arguments.options.get("--shots", [])]
     seeds = list(range(1, _number("--seeds", arguments.option("--seeds") or "3") + 1))
     jobs = arguments.option("--jobs")
     processes = None if jobs is None else _number("--jobs", jobs)
+    if not arguments.recipes:
+        raise CommandError("benchmark needs a recipe, e.g. python -m domainvl benchmark recipes/cxr.yaml", see=SEE)
     _check(arguments, shots)
     across = protocol in ("cross-dataset", "domain-generalisation")
     if across and len(arguments.recipes) < 2:
