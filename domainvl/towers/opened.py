@@ -43,6 +43,10 @@ class Opened(ABC):
     def read(self, tokens: Tensor, normed: Tensor, seen: Seen, mask: Tensor | None) -> Tensor:
         """The block's output for tokens `[B, Q, D]`, with an additive mask `[B or 1, 1, Q, L]`."""
 
+    def read_few(self, tokens: Tensor, normed: Tensor, everything: Tensor, mask: Tensor | None) -> Tensor:
+        """As `read`, for few tokens that see `everything`, what `enter` gave of all tokens, `[B, L, D]`."""
+        return self.read(tokens, normed, self.see(everything), mask)
+
 
 class TransformersLayer(Opened):
     """A block of CLIP or SigLIP of transformers: norm in front, q, k and v apart."""
@@ -60,7 +64,28 @@ class TransformersLayer(Opened):
         """`q_proj`, attention, `out_proj`, then the MLP."""
         attention = self.layer.self_attn
         query = _heads(attention.q_proj(normed), attention.num_heads)
-        tokens = tokens + attention.out_proj(_attend(query, seen, mask, attention.scale))
+        return self._close(tokens, _attend(query, seen, mask, attention.scale))
+
+    def read_few(self, tokens: Tensor, normed: Tensor, everything: Tensor, mask: Tensor | None) -> Tensor:
+        """See `Opened.read_few`: (q W_k) x for q (W_k x), so no key or value is computed where few tokens ask."""
+        attention = self.layer.self_attn
+        key, value, heads = attention.k_proj, attention.v_proj, attention.num_heads
+        # Beyond that many the two ways cost the same. LoRA layers and the like have to be called.
+        many = 2 * heads * tokens.shape[1] > tokens.shape[2]
+        if many or type(key) is not nn.Linear or type(value) is not nn.Linear:
+            return super().read_few(tokens, normed, everything, mask)
+        query = _heads(attention.q_proj(normed), heads)
+        asked = (query @ key.weight.unflatten(0, (heads, -1))).flatten(1, 2)
+        # The bias of keys shifts all scores of a query alike, which the softmax forgets.
+        scores = attention.scale * (asked @ everything.transpose(1, 2)).unflatten(1, (heads, -1))
+        shares = (scores if mask is None else scores + mask).softmax(dim=-1)
+        mixed = (shares.flatten(1, 2) @ everything).unflatten(1, (heads, -1))
+        attended = mixed @ value.weight.unflatten(0, (heads, -1)).transpose(1, 2)
+        attended = attended.transpose(1, 2).flatten(2)
+        return self._close(tokens, attended if value.bias is None else attended + value.bias)
+
+    def _close(self, tokens: Tensor, attended: Tensor) -> Tensor:
+        tokens = tokens + self.layer.self_attn.out_proj(attended)
         return tokens + self.layer.mlp(self.layer.layer_norm2(tokens))
 
 

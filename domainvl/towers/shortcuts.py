@@ -86,7 +86,7 @@ def run_last(block: Opened, state: TokenState, reads: Collection[str]) -> TokenS
     normed = block.enter(state.tokens)
     index = _read_positions(state, reads)
     mask = _rows_of(state.mask(), index)
-    tokens = block.read(_picked(state.tokens, index), _picked(normed, index), block.see(normed), mask)
+    tokens = block.read_few(_picked(state.tokens, index), _picked(normed, index), normed, mask)
     return _narrowed(state, reads, tokens)
 
 

@@ -26,7 +26,7 @@ LABEL = torch.tensor([0, 1, 2, 3, 1])
 def step(name, where, speed):
     """Features and gradients of one step."""
     backbone = toy(where)
-    adapter = moved(attached(ADAPTERS[name](), backbone, CLASSES)).train()
+    adapter = moved(attached(ADAPTERS[name](), backbone, CLASSES))
     features = adapter.encode("image", backbone.image, pictures(), speed)
     if adapter.text_per_image:
         rows = adapter.encode_per_image(backbone.text, texts(adapter, backbone, CLASSES), features["image.pooled"])
