@@ -12,6 +12,7 @@ argument. The paper also tries an adapter for text, which their code does not ha
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from torch import nn
@@ -52,6 +53,10 @@ class CLIPAdapter(Adapter):
         self.bottleneck = nn.Sequential(
             nn.Linear(width, hidden, bias=False), nn.ReLU(), nn.Linear(hidden, width, bias=False), nn.ReLU()
         ).to(backbone.logit_scale.device)
+
+    def reads(self, side: Side) -> Collection[str]:
+        """See `Adapter.reads`."""
+        return ()
 
     def readout(self, side: Side, tower: Tower, state: TokenState) -> Features:
         """See `Adapter.readout`; `image.pooled` is the mixture."""
