@@ -61,6 +61,35 @@ class TokenState:
         """The same sequence in another number format."""
         return self if self.tokens.dtype == dtype else replace(self, tokens=self.tokens.to(dtype), _mask=None)
 
+    def scatter(self, new: Tensor, at: Tensor) -> TokenState:
+        """Put `new` (`[K, D]` or `[B, K, D]`) in front of another position in every row, `at` `[B]`.
+
+        A span is one slice for all rows, so these tokens get none: they count as the sequence's own.
+        """
+        if self.spans:
+            raise ValueError(f"TokenState.scatter: the spans {sorted(self.spans)} would lie elsewhere in every row")
+        first, last = int(at.min()), int(at.max())
+        if not self.prefix <= first <= last <= self.length:
+            raise ValueError(
+                f"TokenState.scatter: positions {first} to {last} are outside {self.prefix}..{self.length}, what lies "
+                "behind the special tokens"
+            )
+        new = self._batched(new)
+        count = new.shape[1]
+        place = torch.arange(self.length + count, device=at.device)[None]
+        behind = place - at[:, None]
+        # Old and new tokens lie side by side, and every place picks one of them.
+        index = torch.where(behind < 0, place, torch.where(behind < count, self.length + behind, place - count))
+        tokens = torch.cat([self.tokens, new], dim=1)
+        tokens = tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+        keep = self.keep
+        if keep is not None:
+            keep = torch.cat([keep, keep.new_ones(keep.shape[0], count)], dim=1).gather(1, index)
+        readout = self.readout
+        if readout is not None:
+            readout = torch.where(readout >= at, readout + count, readout)
+        return replace(self, tokens=tokens, keep=keep, readout=readout, shared=min(self.shared, first), _mask=None)
+
     def insert(self, new: Tensor, at: int, name: str) -> TokenState:
         """Put `new` (`[K, D]` or `[B, K, D]`) in front of position `at` and remember it as `spans[name]`."""
         if name in self.spans:

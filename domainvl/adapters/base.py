@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from domainvl.backbones.base import Backbone
-from domainvl.features import Features
+from domainvl.features import Features, TextInputs
 from domainvl.speed import PLAIN, Speed
 from domainvl.tokens import TokenState
 from domainvl.towers.base import Tower
@@ -87,8 +87,8 @@ class Adapter(nn.Module, ABC):
         """What to use in place of a template; `negative` ones say that a finding is absent."""
         return template
 
-    def words(self, state: TokenState) -> TokenState:
-        """Edit word embeddings."""
+    def words(self, state: TokenState, inputs: TextInputs) -> TokenState:
+        """Edit the word embeddings of `inputs`."""
         return state
 
     def edit(self, side: Side, index: int, state: TokenState) -> TokenState:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from domainvl.adapters.base import Adapter, Side, require_token_editing
 from domainvl.backbones.base import Backbone
+from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
 from domainvl.towers.base import Tower
 
@@ -62,7 +63,7 @@ class CoOp(Adapter):
         """See `Adapter.prompt`: the learned context stands in for the words of a template."""
         return template if negative else "{}."
 
-    def words(self, state: TokenState) -> TokenState:
+    def words(self, state: TokenState, inputs: TextInputs) -> TokenState:
         """See `Adapter.words`."""
         return state.insert(self.context, at=state.prefix, name="context")
 
@@ -72,7 +73,7 @@ def _embeddings(backbone: Backbone, words: str) -> Tensor:
     inputs = backbone.tokenize(["", words]).to(backbone.logit_scale.device)
     seen: list[TokenState] = []
 
-    def keep(state: TokenState) -> TokenState:
+    def keep(state: TokenState, inputs: TextInputs) -> TokenState:
         seen.append(state)
         return state
 

@@ -58,7 +58,8 @@ class ClassTexts:
                 )
         owner = [index for index, group in enumerate(groups) for _ in group]
         rows = [text for group in groups for text in group]
-        return cls(tokenize(rows), torch.tensor(owner), len(groups))
+        numbers = torch.tensor(owner)
+        return cls(replace(tokenize(rows), owner=numbers), numbers, len(groups))
 
     def to(self, device: torch.device) -> ClassTexts:
         """The same texts on another device."""

@@ -25,8 +25,8 @@ from domainvl.towers.shortcuts import forked, run_forked, run_last, run_last_for
 Edit = Callable[[int, TokenState], TokenState]
 """Called in front of block i with the state that enters it."""
 
-Words = Callable[[TokenState], TokenState]
-"""Called with word embeddings before positions are added (prompt learning)."""
+Words = Callable[[TokenState, TextInputs], TokenState]
+"""Called with word embeddings, before positions are added, and the texts that they are of (prompt learning)."""
 
 
 class Tower(nn.Module, ABC):
@@ -53,6 +53,13 @@ class Tower(nn.Module, ABC):
     @abstractmethod
     def embed(self, inputs: Any, words: Words | None = None) -> TokenState:
         """Everything in front of the first block. `inputs` are pixels `[B, C, H, W]` or `TextInputs`."""
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        """What `embed` does to tokens `[..., width]` behind the positions: a layer norm in CLIP, nothing elsewhere.
+
+        It works token by token, so tokens that join later and went through it equal tokens that were there before.
+        """
+        return tokens
 
     @abstractmethod
     def block(self, index: int, state: TokenState) -> TokenState:

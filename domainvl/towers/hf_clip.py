@@ -47,8 +47,12 @@ class HFClipImage(Tower):
     def embed(self, inputs: Tensor, words: Words | None = None) -> TokenState:
         """Pixels `[B, C, H, W]` to class token and patches."""
         no_words(self, words)
-        tokens = self.vision.pre_layrnorm(self.vision.embeddings(inputs))
+        tokens = self.enter(self.vision.embeddings(inputs))
         return TokenState(tokens, readout=first(len(tokens), tokens.device), prefix=1, grid=self.grid)
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        """`pre_layrnorm`."""
+        return self.vision.pre_layrnorm(tokens)
 
     def block(self, index: int, state: TokenState) -> TokenState:
         """Run one encoder layer."""
@@ -109,7 +113,7 @@ class HFClipText(Tower):
             shared=begin_alike(inputs.ids, inputs.keep, readout),
         )
         if words is not None:
-            state = words(state)
+            state = words(state, inputs)
         state = fit_context(self, state, self.context)
         return state.step(self.text.embeddings(inputs_embeds=state.tokens))
 

@@ -98,7 +98,7 @@ class HFSiglipText(Tower):
             self.text.embeddings.token_embedding(inputs.ids), keep=None if inputs.keep is None else inputs.keep.bool()
         )
         if words is not None:
-            state = words(state)
+            state = words(state, inputs)
         state = fit_fixed(self, state, inputs.ids, self.context)
         return state.step(self.text.embeddings(inputs_embeds=state.tokens))
 

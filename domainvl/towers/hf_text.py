@@ -79,7 +79,7 @@ class HFText(Tower):
             self.encoder.embeddings.word_embeddings(inputs.ids), keep=real(inputs.keep), readout=readout, prefix=1
         )
         if words is not None:
-            state = words(state)
+            state = words(state, inputs)
         state = fit_context(self, state, self.context)
         return state.step(self.encoder.embeddings(inputs_embeds=state.tokens))
 

@@ -79,6 +79,10 @@ class OpenClipImage(Tower):
         readout = first(len(tokens), tokens.device) if by_class_token else None
         return TokenState(tokens, readout=readout, prefix=1, grid=tuple(self.visual.grid_size))
 
+    def enter(self, tokens: Tensor) -> Tensor:
+        """`ln_pre`."""
+        return self.visual.ln_pre(tokens)
+
     def block(self, index: int, state: TokenState) -> TokenState:
         """Run one residual block."""
         return state.step(_call(self.visual.transformer.resblocks[index], state.tokens, state.mask()))
@@ -166,7 +170,7 @@ class OpenClipText(Tower):
             shared=begin_alike(ids, keep, readout) if self.causal else 0,
         )
         if words is not None:
-            state = words(state)
+            state = words(state, inputs)
         if self.cls_emb is not None:
             state = self._with_class_token(fit_context(self, state, self.context))
         elif self.pool_type == "last":

@@ -59,9 +59,13 @@ class TimmViT(Tower):
         grid = tuple(model.patch_embed.dynamic_feat_size(inputs.shape[-2:]))
         tokens = model._pos_embed(patches)
         # Eva gives its rotary table along; `block` asks for it anew because insertions change it.
-        tokens = model.norm_pre(tokens[0] if isinstance(tokens, tuple) else tokens)
+        tokens = self.enter(tokens[0] if isinstance(tokens, tuple) else tokens)
         readout = first(len(tokens), tokens.device) if self._reads_class_token else None
         return TokenState(tokens, readout=readout, prefix=model.num_prefix_tokens, grid=grid)
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        """`norm_pre`."""
+        return self.model.norm_pre(tokens)
 
     def block(self, index: int, state: TokenState) -> TokenState:
         """Run one block."""
