@@ -5,6 +5,7 @@ from domainvl.adapters.clap import CLAP
 from domainvl.adapters.clip_adapter import CLIPAdapter
 from domainvl.adapters.compose import Compose
 from domainvl.adapters.coop import CoOp
+from domainvl.adapters.dcar import DCAR
 from domainvl.adapters.lora import LoRA
 from domainvl.adapters.mmrl import MMRL
 from domainvl.adapters.mmrlpp import MMRLpp
@@ -14,6 +15,7 @@ from domainvl.adapters.tip_adapter import TipAdapter
 
 __all__ = [
     "CLAP",
+    "DCAR",
     "MMRL",
     "Adapter",
     "CLIPAdapter",

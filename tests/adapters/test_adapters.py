@@ -9,7 +9,7 @@ from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictur
 from torch.nn.functional import cross_entropy
 
 from domainvl import adapters
-from domainvl.adapters import CLAP, MMRL, CLIPAdapter, Compose, CoOp, LinearProbe, LoRA, MMRLpp, SgVA, TipAdapter
+from domainvl.adapters import CLAP, DCAR, MMRL, CLIPAdapter, Compose, CoOp, LinearProbe, LoRA, MMRLpp, SgVA, TipAdapter
 from domainvl.adapters.base import SIDES, Adapter, cosine_logits
 from domainvl.hub import make_adapter
 
@@ -26,6 +26,7 @@ ADAPTERS = {
     "MMRLpp": partial(MMRLpp, tokens=3, width=16, rank=2, head_rank=4, beta=0.6),
     "CLAP": partial(CLAP, length=2.0, views=2),
     "CLIPAdapter": partial(CLIPAdapter, ratio=0.3, reduction=2),
+    "DCAR": partial(DCAR, text_tokens=3, image_tokens=2, depth=2),
     "SgVA": partial(SgVA, views=2, share=0.6),
     "CoOp and SgVA": lambda: Compose([CoOp(tokens=3), SgVA()]),
     "TipAdapter-F": partial(TipAdapter, alpha=1.7, beta=2.0, learn_keys=True, views=2),
@@ -232,6 +233,8 @@ def test_every_method_is_in_the_table():
         (partial(CLAP, length=0.0), "CLAP: length"),
         (partial(CLIPAdapter, ratio=0.0), "CLIPAdapter: ratio"),
         (partial(CLIPAdapter, reduction=0), "CLIPAdapter: reduction"),
+        (partial(DCAR, depth=0), "DCAR: text_tokens"),
+        (partial(DCAR, temperature=0.0), "DCAR: share"),
         (partial(SgVA, share=0.0), "SgVA: share"),
         (partial(SgVA, views=0), "SgVA: widen and views"),
         (partial(TipAdapter, alpha=0.0), "TipAdapter: alpha"),
