@@ -132,8 +132,8 @@ class DCAR(Adapter):
             raise RuntimeError("DCAR: take_support() or load_tensors() comes before class features")
         if len(words) != labels.shape[1]:
             raise ValueError(
-                f"DCAR: {labels.shape[1]} classes have {len(words)} texts; it wants one each, without other `names` and "
-                "without novel classes"
+                f"DCAR: {labels.shape[1]} classes have {len(words)} texts; it wants one each: "
+                "no other `names`, no novel classes"
             )
         response = torch.einsum("nd,cld->ncl", support, words)
         response = response - response.mean(dim=0)
