@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from jsonargparse import Namespace
@@ -94,8 +94,3 @@ def _class(path: str) -> type:
     module, _, name = path.rpartition(".")
     found: type = getattr(importlib.import_module(module), name)
     return found
-
-
-def labels(cells: Sequence[Cell]) -> list[str]:
-    """Adapters in the order of the grid, zero-shot first."""
-    return list(dict.fromkeys(cell.adapter for cell in cells))

@@ -58,6 +58,7 @@ class Worker:
             context.set_forkserver_preload(["domainvl.benchmark.bench"])
         self.number = number
         self.cell: Cell | None = None
+        self.dead = False
         self.pipe, theirs = context.Pipe()
         # Nothing is ever sent; its other end closes when this process is gone, however it went.
         lifeline, self._alive = context.Pipe(duplex=False)
@@ -81,6 +82,7 @@ class Worker:
         try:
             content, error = self.pipe.recv()
         except (EOFError, OSError):
+            self.dead = True
             self.process.join()
             code = self.process.exitcode
             how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
@@ -108,13 +110,13 @@ def run_cells(cells: Sequence[Cell], setting: Setting, report: Callable[[Outcome
             for pipe in wait(list(workers)):
                 worker = workers[pipe]  # type: ignore[index]
                 outcome = worker.take()
-                if outcome.content is None and outcome.error:
+                if worker.dead:
                     Shelf(setting.folder).fail(outcome.cell.key, outcome.error)
                 report(outcome)
                 if not waiting:
                     workers.pop(worker.pipe).stop()
                     continue
-                if not worker.process.is_alive():
+                if worker.dead:
                     workers.pop(worker.pipe).stop()
                     worker = Worker(worker.number, setting)
                     workers[worker.pipe] = worker

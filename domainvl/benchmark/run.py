@@ -70,12 +70,12 @@ def _benchmark(cells: Sequence[Cell], setting: Setting) -> int:
         print(f"\nstopped by {stop}; {kept} of {len(cells)} cells are kept", file=sys.stderr)
         print("resume: the same command again", file=sys.stderr, flush=True)
         return stop.status
-    finished = [content for content in found.values() if content is not None]
+    finished = _ordered([content for content in found.values() if content is not None])
     if finished:
         table.check_same_data(finished)
         rows = table.rows(finished)
         table.write(setting.folder / "results.csv", rows)
-        pictures = plot.draw(setting.folder, rows)
+        pictures = plot.draw(setting.folder, table.averaged(rows))
         table.show(rows)
         for place in (setting.folder / "results.csv", *pictures):
             print(place)
@@ -90,6 +90,18 @@ def _benchmark(cells: Sequence[Cell], setting: Setting) -> int:
 def _named(cell: Cell, content: dict[str, Any] | None) -> dict[str, Any] | None:
     """A finished cell under the names that this command uses."""
     return None if content is None else {**content, "cell": cell.key, "dataset": cell.dataset, "adapter": cell.adapter}
+
+
+def _ordered(finished: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By data set and adapter in the order of the grid, then shots, then seed; cells run the other way round."""
+    names = [list(dict.fromkeys(content[key] for content in finished)) for key in ("dataset", "adapter")]
+
+    def place(content: dict[str, Any]) -> tuple[float, ...]:
+        shots = float("inf") if content["shots"] is None else content["shots"]
+        first = names[0].index(content["dataset"]), names[1].index(content["adapter"])
+        return (*first, shots, content["seed"] or 0)
+
+    return sorted(finished, key=place)
 
 
 class _Progress:

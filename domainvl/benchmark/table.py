@@ -107,6 +107,29 @@ def check_same_data(cells: Iterable[Mapping[str, Any]]) -> None:
                 )
 
 
+def averaged(found: Sequence[Row]) -> list[Row]:
+    """Headline values with rows of their mean over data sets, where there are several and all have the cell."""
+    shown = [row for row in found if row["headline"] and row["value"] is not None]
+    datasets = {row["dataset"] for row in shown}
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in shown:
+        key = tuple(row[name] for name in ("part", "adapter", "shots", "seed", "metric"))
+        groups.setdefault(key, []).append(row)
+    means = [
+        {
+            **own[0],
+            "dataset": f"mean of {len(own)} data sets",
+            "value": sum(row["value"] for row in own) / len(own),
+            "low": None,
+            "high": None,
+        }
+        for (part, *_), own in groups.items()
+        # The harmonic mean over data sets has a rule of its own.
+        if len(datasets) > 1 and {row["dataset"] for row in own} == datasets and part != "hm"
+    ]
+    return [*shown, *means]
+
+
 def spreads(found: Sequence[Row], dataset: str, part: str) -> dict[str, dict[int | None, Spread]]:
     """Headline values over seeds by adapter and shots; zero-shot is one value."""
     values: dict[str, dict[int | None, list[float]]] = {}
@@ -133,6 +156,7 @@ def show(found: Sequence[Row], console: Console | None = None) -> None:
         if not console.is_terminal:
             console = Console(width=120)
     fewest = set()
+    single, found = found, averaged(found)
     for dataset, part, metric in panels(found):
         console.print()
         about = f"{dataset}: {metric}" if part == "all" else f"{dataset}, {_called(part)}: {metric}"
@@ -147,7 +171,7 @@ def show(found: Sequence[Row], console: Console | None = None) -> None:
                     text += f" ({row['low']:.3f}, {row['high']:.3f} over patients)"
                 console.print(text, highlight=False)
     if any(row["part"] == "hm" for row in found):
-        _show_harmonic(found, console)
+        _show_harmonic(single, console)
     console.print()
     if fewest:
         n = f"n = {fewest.pop()}" if len(fewest) == 1 else f"n = {min(fewest)} to {max(fewest)}, printed where fewer"
