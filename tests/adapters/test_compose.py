@@ -34,6 +34,11 @@ def test_it_is_the_parts_one_inside_the_other():
         torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-5)
 
 
+def test_no_hook_is_forgotten():
+    hooks = {name for name, value in vars(Adapter).items() if callable(value) and not name.startswith("_")}
+    assert hooks - {"encode", "finish", "prefix"} <= set(vars(Compose))
+
+
 def test_off_switches_every_part_off():
     backbone = toy("hf_clip")
     adapter = moved(attached(Compose(both()), backbone))
