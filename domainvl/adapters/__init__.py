@@ -12,11 +12,13 @@ from domainvl.adapters.mmrlpp import MMRLpp
 from domainvl.adapters.probe import LinearProbe
 from domainvl.adapters.sgva import SgVA
 from domainvl.adapters.tip_adapter import TipAdapter
+from domainvl.adapters.vpt import VPT
 
 __all__ = [
     "CLAP",
     "DCAR",
     "MMRL",
+    "VPT",
     "Adapter",
     "CLIPAdapter",
     "CoOp",

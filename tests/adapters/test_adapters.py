@@ -9,13 +9,28 @@ from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictur
 from torch.nn.functional import cross_entropy
 
 from domainvl import adapters
-from domainvl.adapters import CLAP, DCAR, MMRL, CLIPAdapter, Compose, CoOp, LinearProbe, LoRA, MMRLpp, SgVA, TipAdapter
+from domainvl.adapters import (
+    CLAP,
+    DCAR,
+    MMRL,
+    VPT,
+    CLIPAdapter,
+    Compose,
+    CoOp,
+    LinearProbe,
+    LoRA,
+    MMRLpp,
+    SgVA,
+    TipAdapter,
+)
 from domainvl.adapters.base import SIDES, Adapter, cosine_logits
 from domainvl.hub import make_adapter
 
 ADAPTERS = {
     "CoOp": partial(CoOp, tokens=3),
     "CoOp from words": partial(CoOp, init="a photo of"),
+    "CoOp in the middle": partial(CoOp, tokens=3, position="middle"),
+    "CoOp per class": partial(CoOp, init="a photo of", class_specific=True, position="front"),
     "LoRA": partial(LoRA, rank=2, dropout=0.0),
     "LoRA late": partial(LoRA, rank=3, alpha=2.0, parts=["up", "down"], dropout=0.0, first_block=1),
     "LoRA text": partial(LoRA, parts=["up"], sides=["text"], dropout=0.0, scaling="alpha/rank"),
@@ -35,6 +50,9 @@ ADAPTERS = {
         [CoOp(tokens=3), LoRA(parts=["up"], dropout=0.0), CLIPAdapter(reduction=2)]
     ),
     "LoRA and LinearProbe": lambda: Compose([LoRA(parts=["down"], sides=["image"]), LinearProbe()]),
+    "VPT": partial(VPT, tokens=3),
+    "VPT shallow": partial(VPT, tokens=2, depth=1),
+    "VPT and CoOp": lambda: Compose([VPT(tokens=2, depth=2), CoOp(tokens=2, position="front")]),
     "LinearProbe": LinearProbe,
     "LinearProbe without bias": partial(LinearProbe, bias=False),
 }
@@ -219,6 +237,7 @@ def test_every_method_is_in_the_table():
     [
         (partial(CoOp, tokens=0), "CoOp: tokens"),
         (partial(CoOp, init="  "), "CoOp: init"),
+        (partial(CoOp, position="back"), "CoOp: position 'back' is not one of end, middle, front"),
         (partial(LoRA, rank=0), "LoRA: rank"),
         (partial(LoRA, dropout=1.0), "LoRA: dropout"),
         (partial(LoRA, parts=["query"]), "q, k, v, o, up, down"),
@@ -237,6 +256,7 @@ def test_every_method_is_in_the_table():
         (partial(DCAR, temperature=0.0), "DCAR: share"),
         (partial(SgVA, share=0.0), "SgVA: share"),
         (partial(SgVA, views=0), "SgVA: widen and views"),
+        (partial(VPT, tokens=0), "VPT: tokens and depth"),
         (partial(TipAdapter, alpha=0.0), "TipAdapter: alpha"),
         (partial(TipAdapter, views=0), "TipAdapter: views"),
         (partial(TipAdapter, largest_beta=0.0), "largest_beta"),

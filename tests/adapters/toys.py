@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -134,7 +135,8 @@ def pictures(count=5):
 
 
 def texts(adapter, backbone, classes=CLASSES, template="a photo of {}."):
-    return backbone.tokenize([adapter.prompt(template).replace("{}", name) for name in classes])
+    inputs = backbone.tokenize([adapter.prompt(template).replace("{}", name) for name in classes])
+    return replace(inputs, owner=torch.arange(len(classes)))
 
 
 def class_features(backbone, classes=CLASSES):
