@@ -77,8 +77,8 @@ def _panel(axis: Any, panel: tuple[str, str, str], found: Sequence[Row], styles:
         x = [place for place, _ in points]
         style = styles[name]
         axis.plot(x, [one.mean for _, one in points], label=name, linewidth=1.8, markersize=5, **style)
-        low = [one.mean if one.low is None else one.low for _, one in points]
-        high = [one.mean if one.high is None else one.high for _, one in points]
+        low = [one.mean if one.low is None else max(0.0, one.low) for _, one in points]
+        high = [one.mean if one.high is None else min(1.0, one.high) for _, one in points]
         if len(x) > 1:
             axis.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
         else:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from domainvl.benchmark.cells import Cell, Shelf
+from domainvl.commands import parser as parsing
 from domainvl.data.images import processors
 
 
@@ -52,10 +53,8 @@ class Worker:
     """A process and the cell that it is busy with."""
 
     def __init__(self, number: int, setting: Setting) -> None:
-        # Not forked: this process has imported torch. A server that has imported it too makes later workers cheap.
+        # Not forked, as torch may have threads here; `domainvl.commands.benchmark` has started the server meanwhile.
         context = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
-        if sys.platform != "win32":
-            context.set_forkserver_preload(["domainvl.benchmark.bench"])
         self.number = number
         self.cell: Cell | None = None
         self.dead = False
@@ -143,7 +142,6 @@ def _work(pipe: Connection, lifeline: Connection, number: int, setting: Setting)
     import torch
 
     from domainvl.benchmark.bench import Bench
-    from domainvl.commands import parser as parsing
     from domainvl.commands.quiet import quieten
 
     torch.set_num_threads(max(1, processors() // setting.jobs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from domainvl import recipes
@@ -81,10 +82,21 @@ def main(words: list[str]) -> int:
     trained = [dataset(path, arguments.options.get("--adapters", [])) for path in paths]
     targets = [Dataset(path.stem, recipes.load([path])) for path in arguments.recipes[len(paths) :]]
     grid = Grid(protocol, trained, targets, shots, seeds)
-    # Everything above answers at once; torch and lightning take seconds.
+    # Everything above answers at once; torch and lightning take seconds, here and in the workers, at the same time.
+    _warm_up()
     from domainvl.benchmark.run import benchmark
 
     return benchmark(arguments, grid, processes)
+
+
+def _warm_up() -> None:
+    """Start the process that workers are forked from; it imports what they need."""
+    if sys.platform == "win32":
+        return
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(["domainvl.benchmark.bench", "domainvl.backbones", "data_modules"])
+    forkserver.ensure_running()
 
 
 def _protocol(arguments: Arguments) -> str:

@@ -348,31 +348,31 @@ def command(environment):
 
 @pytest.mark.slow
 def test_killed_half_way_no_cell_is_lost_or_repeated(work, command):
-    words = ["single.yaml", "--adapters", "CoOp", "LinearProbe", "--shots", "1", "2", "--seeds", "3", "--jobs", "2"]
+    words = ["single.yaml", "--adapters", "CoOp", "LinearProbe", "--shots", "1", "2", "--seeds", "2", "--jobs", "2"]
     words += ["--run-dir", "killed"]
     process = command(*words)
     deadline = time.monotonic() + 240
-    while len(finished("killed")) < 5 and time.monotonic() < deadline:
+    while len(finished("killed")) < 4 and time.monotonic() < deadline:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode == -signal.SIGKILL
     before = finished("killed")
-    assert 5 <= len(before) < 13
+    assert 4 <= len(before) < 9
     assert all(json.loads(Path("killed", "cells", name).read_text())["parts"] for name in before)
     again = command(*words)
     said, error = again.communicate(timeout=300)
     assert again.returncode == 0, error
-    assert f"13 cells, {len(before)} of them finished already" in said
-    assert said.count("eta") == 13 - len(before)
+    assert f"9 cells, {len(before)} of them finished already" in said
+    assert said.count("eta") == 9 - len(before)
     after = finished("killed")
-    assert len(after) == 13
+    assert len(after) == 9
     assert {name: after[name] for name in before} == before
     # What was killed in between is what nobody killed.
     with Path("killed/results.csv").open() as file:
         found = [row for row in csv.DictReader(file) if row["metric"] == "accuracy"]
     assert sorted((row["adapter"], row["shots"], row["seed"]) for row in found) == sorted(
-        [(ZERO_SHOT, "", ""), *((a, k, s) for a in ("CoOp", "LinearProbe") for k in "12" for s in "123")]
+        [(ZERO_SHOT, "", ""), *((a, k, s) for a in ("CoOp", "LinearProbe") for k in "12" for s in "12")]
     )
     assert len({row["split_hash"] for row in found}) == 1
     assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in found)

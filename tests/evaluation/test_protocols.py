@@ -71,4 +71,3 @@ def test_spread_over_seeds():
     assert (found.mean, found.low, found.high, found.n) == pytest.approx((0.8, 0.8 - reach, 0.8 + reach, 3), rel=1e-5)
     assert Spread.of([0.7]) == Spread(0.7, None, None, 1)
     assert Spread.of([0.5, 0.5]).low == 0.5
-
