@@ -18,6 +18,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "validate": ("domainvl.commands.evaluate:validate", "measure on the validation split"),
     "test": ("domainvl.commands.evaluate:test", "measure on the test split"),
     "predict": ("domainvl.commands.predict:main", "write class probabilities for images without labels"),
+    "benchmark": (
+        "domainvl.commands.benchmark:main",
+        "compare adapters over shots and seeds; can be killed and goes on",
+    ),
     "sample": ("domainvl.commands.sample:main", "write a procedural sample data set as real files"),
 }
 """Verb -> (`module:function` that takes the rest of the command line, one line of help)."""
@@ -63,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m domainvl",
         usage="python -m domainvl VERB [RECIPE ...] [--key value ...]",
         description="Adapt pretrained vision-language models to medical and remote-sensing images.",
-        epilog="verbs:\n" + "\n".join(f"  {verb:10s}{text}" for verb, (_, text) in VERBS.items()) + f"\n\n{_EXAMPLES}",
+        epilog="verbs:\n" + "\n".join(f"  {verb:11s}{text}" for verb, (_, text) in VERBS.items()) + f"\n\n{_EXAMPLES}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")

@@ -64,14 +64,17 @@ class TextInputs:
     Attributes:
         ids: Token ids, `[N, L]`; cut after the longest text where the tower allows it.
         keep: True where an id is real, `[N, L]`; None when the model reads its padding too (SigLIP).
+        owner: Which class each text speaks of, `[N]`; None where that is not known.
     """
 
     ids: Tensor
     keep: Tensor | None = None
+    owner: Tensor | None = None
 
     def to(self, device: Any) -> TextInputs:
         """The same texts on another device."""
-        return TextInputs(self.ids.to(device), None if self.keep is None else self.keep.to(device))
+        keep, owner = (None if found is None else found.to(device) for found in (self.keep, self.owner))
+        return TextInputs(self.ids.to(device), keep, owner)
 
     def __len__(self) -> int:
         return self.ids.shape[0]

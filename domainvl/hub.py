@@ -64,17 +64,7 @@ class AdapterCard:
 
     def build(self) -> Adapter:
         """The method with its arguments, not yet attached."""
-        if self.adapter == "Adapter" or self.adapter not in adapters.__all__:
-            known = sorted(set(adapters.__all__) - {"Adapter"})
-            raise ValueError(
-                f"{CARD} names the adapter {self.adapter!r}; known are {', '.join(known)}. Adapters are found in "
-                "domainvl.adapters alone, nothing that a folder names is imported"
-            )
-        try:
-            made: Adapter = getattr(adapters, self.adapter)(**self.init_args)
-        except TypeError as error:
-            raise ValueError(f"{CARD}: {self.adapter} does not take the arguments {self.init_args}: {error}") from None
-        return made
+        return make_adapter(self.adapter, self.init_args)
 
     def check(self, backbone: BackboneSpec) -> None:
         """Raise unless `backbone` is the model that the adapter was trained on, prepared in the same way."""
@@ -90,6 +80,38 @@ class AdapterCard:
                 f"{made_for.preset}, but {_named(got)} here has {got.preset}; use the checkpoint's own "
                 "preprocessing files"
             )
+
+
+def make_adapter(name: str, init_args: Mapping[str, Any]) -> Adapter:
+    """The method called `name` with what its `config()` gave; parts of a `Compose` are made in the same way.
+
+    Names are looked up among those that `domainvl.adapters` exports; nothing else is ever imported.
+    """
+    if name == "Adapter" or name not in adapters.__all__:
+        known = sorted(set(adapters.__all__) - {"Adapter"})
+        raise ValueError(
+            f"{CARD} names the adapter {name!r}; known are {', '.join(known)}. Adapters are found in "
+            "domainvl.adapters alone, nothing that a folder names is imported"
+        )
+    arguments = {key: _with_parts(value) for key, value in init_args.items()}
+    try:
+        made: Adapter = getattr(adapters, name)(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{CARD}: {name} does not take the arguments {dict(init_args)}: {error}") from None
+    return made
+
+
+def _with_parts(value: Any) -> Any:
+    """A list of described adapters becomes a list of adapters; anything else stays as it is."""
+    described = isinstance(value, list) and all(
+        isinstance(item, dict) and set(item) == {"class_path", "init_args"} for item in value
+    )
+    if not described:
+        return value
+    for item in value:
+        if not isinstance(item["class_path"], str) or not isinstance(item["init_args"], dict):
+            raise ValueError(f"{CARD}: a part should have a name and arguments, got {item}")
+    return [make_adapter(item["class_path"], item["init_args"]) for item in value]
 
 
 @dataclass(frozen=True)
@@ -226,7 +248,8 @@ def load_adapter(
     """
     saved = read_adapter(folder, backbone.spec())
     adapter = saved.card.build()
-    primed = type(adapter).prime is not Adapter.prime
+    parts = [*adapter.parts] if isinstance(adapter, adapters.Compose) else [adapter]
+    primed = any(getattr(type(part), "prime") is not Adapter.prime for part in parts)  # noqa: B009  # a Module to mypy
     if primed and class_features is None:
         raise ValueError(
             f"load_adapter: {saved.card.adapter} starts from the zero-shot class features; pass class_features"

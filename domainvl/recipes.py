@@ -6,7 +6,7 @@ Merging happens here and not in jsonargparse, which replaces a dict by the overl
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import yaml
 
 from domainvl.errors import CommandError, near
 
-__all__ = ["dump", "load", "merge", "switch_classes"]
+__all__ = ["dump", "load", "load_change", "merge", "sources", "switch_classes"]
 
 Recipe = dict[str, Any]
 
@@ -25,6 +25,18 @@ def load(paths: Sequence[Path]) -> Recipe:
     for path in paths:
         recipe = merge(recipe, _read(path, ()))
     return recipe
+
+
+def load_change(path: Path, under: Collection[Path]) -> Recipe:
+    """Read what a recipe changes in another one: of its bases, the files in `under` are not read again."""
+    return _read(path, (), under)
+
+
+def sources(path: Path) -> list[Path]:
+    """The files that a recipe is made of, itself first, as resolved paths."""
+    found: dict[Path, None] = {}
+    _read(path, (), (), found)
+    return list(found)
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> Recipe:
@@ -95,8 +107,14 @@ def _same_class(one: Any, other: Any) -> bool:
     return one == other or one.endswith(f".{other}") or other.endswith(f".{one}")
 
 
-def _read(path: Path, below: tuple[Path, ...]) -> Recipe:
+def _read(
+    path: Path, below: tuple[Path, ...], known: Collection[Path] = (), seen: dict[Path, None] | None = None
+) -> Recipe:
     place = path.resolve()
+    if place in known:
+        return {}
+    if seen is not None:
+        seen[place] = None
     if place in below:
         names = " -> ".join(part.name for part in (*below, place))
         raise CommandError(f"recipe {path}: `base:` runs in a circle: {names}", todo="take one `base:` line out")
@@ -107,7 +125,7 @@ def _read(path: Path, below: tuple[Path, ...]) -> Recipe:
     for base in bases:
         if not isinstance(base, str):
             raise CommandError(f"recipe {path}: `base:` must be a file name or a list of them, got {base!r}")
-        merged = merge(merged, _read(path.parent / base, (*below, place)))
+        merged = merge(merged, _read(path.parent / base, (*below, place), known, seen))
     return merge(merged, recipe)
 
 

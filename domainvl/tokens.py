@@ -27,6 +27,9 @@ class TokenState:
             right behind them: `state.insert(new, at=state.prefix, name=...)`.
         grid: Layout of the patch tokens, `(H, W)` or `(D, H, W)`.
         spans: Inserted tokens by name.
+        shared: Number of leading tokens that are known to be the same in every row, at most up to the pooled one;
+            what a causal tower makes of them is the same in every row too.
+        own: What each row has behind `tokens`, while these are a single row for all (`towers.shortcuts`).
     """
 
     tokens: Tensor
@@ -36,6 +39,8 @@ class TokenState:
     prefix: int = 0
     grid: tuple[int, ...] | None = None
     spans: Mapping[str, slice] = field(default_factory=dict)
+    shared: int = 0
+    own: TokenState | None = None
     _mask: Tensor | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -52,12 +57,48 @@ class TokenState:
             )
         return replace(self, tokens=tokens)
 
+    def cast(self, dtype: torch.dtype) -> TokenState:
+        """The same sequence in another number format."""
+        return self if self.tokens.dtype == dtype else replace(self, tokens=self.tokens.to(dtype), _mask=None)
+
+    def scatter(self, new: Tensor, at: Tensor) -> TokenState:
+        """Put `new` (`[K, D]` or `[B, K, D]`) in front of another position in every row, `at` `[B]`.
+
+        A span is one slice for all rows, so these tokens get none: they count as the sequence's own.
+        """
+        if self.spans:
+            raise ValueError(f"TokenState.scatter: the spans {sorted(self.spans)} would lie elsewhere in every row")
+        first, last = int(at.min()), int(at.max())
+        if not self.prefix <= first <= last <= self.length:
+            raise ValueError(
+                f"TokenState.scatter: positions {first} to {last} are outside {self.prefix}..{self.length}, what lies "
+                "behind the special tokens"
+            )
+        new = self._batched(new)
+        count = new.shape[1]
+        place = torch.arange(self.length + count, device=at.device)[None]
+        behind = place - at[:, None]
+        # Old and new tokens lie side by side, and every place picks one of them.
+        index = torch.where(behind < 0, place, torch.where(behind < count, self.length + behind, place - count))
+        tokens = torch.cat([self.tokens, new], dim=1)
+        tokens = tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
+        keep = self.keep
+        if keep is not None:
+            keep = torch.cat([keep, keep.new_ones(keep.shape[0], count)], dim=1).gather(1, index)
+        readout = self.readout
+        if readout is not None:
+            readout = torch.where(readout >= at, readout + count, readout)
+        return replace(self, tokens=tokens, keep=keep, readout=readout, shared=min(self.shared, first), _mask=None)
+
     def insert(self, new: Tensor, at: int, name: str) -> TokenState:
         """Put `new` (`[K, D]` or `[B, K, D]`) in front of position `at` and remember it as `spans[name]`."""
         if name in self.spans:
             raise ValueError(f"TokenState.insert: a span named {name!r} is there already; use overwrite()")
         if not 0 <= at <= self.length:
             raise ValueError(f"TokenState.insert: position {at} is outside a sequence of {self.length} tokens")
+        shared = self.shared
+        if at <= shared:
+            shared = at if new.dim() == 3 else shared + new.shape[0]
         new = self._batched(new)
         count = new.shape[1]
         tokens = torch.cat([self.tokens[:, :at], new, self.tokens[:, at:]], dim=1)
@@ -70,18 +111,21 @@ class TokenState:
         spans = {known: _shifted(span, at, count) for known, span in self.spans.items()}
         spans[name] = slice(at, at + count)
         prefix = self.prefix + count if at < self.prefix else self.prefix
-        return replace(self, tokens=tokens, keep=keep, readout=readout, prefix=prefix, spans=spans, _mask=None)
+        return replace(
+            self, tokens=tokens, keep=keep, readout=readout, prefix=prefix, spans=spans, shared=shared, _mask=None
+        )
 
     def overwrite(self, new: Tensor, name: str) -> TokenState:
         """Replace the values of an inserted span by `new` (`[K, D]` or `[B, K, D]`)."""
         span = self._span(name)
+        shared = min(self.shared, span.start) if new.dim() == 3 else self.shared
         new = self._batched(new)
         if new.shape[1] != span.stop - span.start:
             raise ValueError(
                 f"TokenState.overwrite: span {name!r} holds {span.stop - span.start} tokens, got {new.shape[1]}"
             )
         tokens = torch.cat([self.tokens[:, : span.start], new, self.tokens[:, span.stop :]], dim=1)
-        return replace(self, tokens=tokens)
+        return replace(self, tokens=tokens, shared=shared)
 
     def take(self, name: str) -> Tensor:
         """The tokens of a span, `[B, K, D]`."""
@@ -106,6 +150,7 @@ class TokenState:
             readout=readout,
             prefix=prefix,
             spans={},
+            shared=0,
             _mask=None,
         )
 

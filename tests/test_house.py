@@ -18,12 +18,13 @@ FLOORS = {
     "errors": set(),
     "recipes": {"errors"},
     "runs": {"errors"},
-    "data": {"features", "distributed"},
+    "speed": set(),
+    "data": {"features", "distributed", "samples"},
     "evaluation": set(),
     "samples": set(),
     "towers": {"tokens", "features"},
     "backbones": {"tokens", "features", "towers", "data"},
-    "adapters": {"tokens", "features", "towers", "backbones"},
+    "adapters": {"tokens", "features", "speed", "towers", "backbones"},
     "objectives": {"features"},
     "tasks": {
         "tokens",
@@ -35,6 +36,8 @@ FLOORS = {
         "data",
         "evaluation",
         "distributed",
+        "samples",
+        "speed",
     },
 }
 

@@ -43,6 +43,20 @@ def test_per_sample_tokens_and_gradient():
     assert torch.equal(new.grad, torch.ones_like(new))
 
 
+@pytest.mark.parametrize("at", [[1, 1], [1, 4], [5, 2]])
+def test_scatter_is_insert_row_by_row(at):
+    keep = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
+    fields = {"keep": keep, "readout": torch.tensor([3, 4]), "prefix": 1}
+    new = torch.tensor([[[-1.0] * 3, [-2.0] * 3], [[-3.0] * 3, [-4.0] * 3]])
+    after = state(**fields).scatter(new, torch.tensor(at))
+    assert after.spans == {}
+    assert after.prefix == 1
+    for row in range(2):
+        alone = state(**fields).insert(new, at=at[row], name="new")
+        for key in ("tokens", "keep", "readout"):
+            assert torch.equal(getattr(after, key)[row], getattr(alone, key)[row]), key
+
+
 @pytest.mark.parametrize(
     ("act", "message"),
     [
@@ -52,6 +66,8 @@ def test_per_sample_tokens_and_gradient():
         (lambda s: s.insert(torch.zeros(2, 3), 0, "a").insert(torch.zeros(1, 3), 1, "b"), "inside the span"),
         (lambda s: s.insert(torch.zeros(2, 3), 0, "a").overwrite(torch.zeros(1, 3), "a"), "holds 2 tokens"),
         (lambda s: s.step(torch.zeros(2, 4, 3)), "use insert"),
+        (lambda s: s.scatter(torch.zeros(1, 3), torch.tensor([1, 6])), r"1 to 6 are outside 0\.\.5"),
+        (lambda s: s.insert(torch.zeros(1, 3), 0, "a").scatter(torch.zeros(1, 3), torch.tensor([1, 1])), "spans"),
     ],
 )
 def test_misuse_says_what_is_wrong(act, message):

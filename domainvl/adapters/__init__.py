@@ -1,9 +1,31 @@
 """What is learned on top of a frozen backbone: one method, one file."""
 
 from domainvl.adapters.base import Adapter
+from domainvl.adapters.clap import CLAP
+from domainvl.adapters.clip_adapter import CLIPAdapter
+from domainvl.adapters.compose import Compose
 from domainvl.adapters.coop import CoOp
+from domainvl.adapters.dcar import DCAR
 from domainvl.adapters.lora import LoRA
 from domainvl.adapters.mmrl import MMRL
+from domainvl.adapters.mmrlpp import MMRLpp
 from domainvl.adapters.probe import LinearProbe
+from domainvl.adapters.sgva import SgVA
+from domainvl.adapters.tip_adapter import TipAdapter
+from domainvl.adapters.vpt import VPT
 
-__all__ = ["MMRL", "Adapter", "CoOp", "LinearProbe", "LoRA"]
+__all__ = [
+    "CLAP",
+    "DCAR",
+    "MMRL",
+    "VPT",
+    "Adapter",
+    "CLIPAdapter",
+    "CoOp",
+    "Compose",
+    "LinearProbe",
+    "LoRA",
+    "MMRLpp",
+    "SgVA",
+    "TipAdapter",
+]

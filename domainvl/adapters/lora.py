@@ -7,33 +7,34 @@ For a frozen weight W of the attention layers, in both towers:
 so the start is the base model bit for bit, and W + s B A is the whole model afterwards: no cost at inference. The
 authors' loss is the cross-entropy of s cos(f, t).
 
-The layers are peft's, injected in place, and are exported in peft's own format. Differs from the authors' code: q,
-k and v are not split out of a fused weight (timm, open_clip), so the three share one A there; and in open_clip, whose
-fused weight is a bare parameter, dropout has to be 0 (peft adds B A to the weight, no input is left to drop).
+s = alpha / sqrt(r) is also rsLoRA (arXiv 2312.03732); `alpha/rank` is LoRA's own. Two variants more:
+
+    dora    y = x V^T, V = m (W + s B A) / |W + s B A| by rows, m learned, no gradient of the norm (arXiv 2402.09353)
+    pissa   A, B start as the r largest singular directions of W, what they started as is subtracted (arXiv 2404.02948)
+
+The layers are peft's, injected in place, and are exported in peft's own format; pissa as plain LoRA of rank 2 r, so
+that it loads onto an untouched model. Differs from the authors' code: q, k and v are not split out of a fused weight
+(timm, open_clip), so the three share one A there; and in open_clip, whose fused weight is a bare parameter, dropout
+has to be 0 (peft adds B A to the weight, no input is left to drop) and the variants are not possible.
 """
 
 from __future__ import annotations
 
 import copy
-import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from safetensors.torch import save_file
 from torch import nn
 
+from domainvl.adapters._peft import NAME, block_of, ending_like, factors_of, start_from_principal_part, write_pair
 from domainvl.adapters.base import SIDES, Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.towers.base import LORA_PARTS, Tower
 
-if TYPE_CHECKING:
-    from peft.tuners.lora import LoraLayer
-
 Scaling = Literal["alpha/sqrt(rank)", "alpha/rank"]
-_NAME = "default"
+Variant = Literal["lora", "dora", "pissa"]
 
 
 class LoRA(Adapter):
@@ -47,6 +48,7 @@ class LoRA(Adapter):
         dropout: Share of the inputs of A that is dropped in training.
         scaling: The factor s.
         first_block: First block that is updated, from 0, in both towers.
+        variant: `lora`, `dora` or `pissa`.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class LoRA(Adapter):
         dropout: float = 0.25,
         scaling: Scaling = "alpha/sqrt(rank)",
         first_block: int = 0,
+        variant: Variant = "lora",
     ) -> None:
         super().__init__()
         if rank < 1 or alpha <= 0:
@@ -69,8 +72,10 @@ class LoRA(Adapter):
                 raise ValueError(f"LoRA: {name} must be some of {', '.join(known)}, got {list(given)}")
         if scaling not in ("alpha/sqrt(rank)", "alpha/rank"):
             raise ValueError(f"LoRA: scaling must be alpha/sqrt(rank) or alpha/rank, got {scaling!r}")
+        if variant not in ("lora", "dora", "pissa"):
+            raise ValueError(f"LoRA: variant must be lora, dora or pissa, got {variant!r}")
         self.rank, self.alpha, self.parts, self.sides = rank, alpha, tuple(parts), tuple(sides)
-        self.dropout, self.scaling, self._first = dropout, scaling, first_block
+        self.dropout, self.scaling, self._first, self.variant = dropout, scaling, first_block, variant
 
     def config(self) -> dict[str, Any]:
         """See `Adapter.config`."""
@@ -82,6 +87,7 @@ class LoRA(Adapter):
             "dropout": self.dropout,
             "scaling": self.scaling,
             "first_block": self._first,
+            "variant": self.variant,
         }
 
     def attach(self, backbone: Backbone) -> None:
@@ -101,7 +107,12 @@ class LoRA(Adapter):
                 f"LoRA: dropout={self.dropout} is not possible here, {parameters[0]} (and {len(parameters) - 1} more) "
                 "are fused weights that are updated themselves; set dropout: 0"
             )
-        meant_too = _ending_like(parameters, known)
+        if parameters and self.variant != "lora":
+            raise ValueError(
+                f"LoRA: variant {self.variant} is not possible here, {parameters[0]} (and {len(parameters) - 1} more) "
+                "are fused weights without a layer of their own; use variant lora, or parts up and down alone"
+            )
+        meant_too = ending_like(parameters, known)
         if meant_too:
             raise ValueError(
                 f"LoRA: sides={list(self.sides)} is not possible here, peft takes {meant_too[0]} for "
@@ -113,21 +124,26 @@ class LoRA(Adapter):
             use_rslora=self.scaling == "alpha/sqrt(rank)",
             lora_dropout=self.dropout,
             target_modules=modules,
-            exclude_modules=_ending_like(modules, {name for name, _ in library.named_modules()}) or None,
+            exclude_modules=ending_like(modules, {name for name, _ in library.named_modules()}) or None,
             target_parameters=parameters or None,
+            use_dora=self.variant == "dora",
         )
         # Of a copy: peft shortens the names in what it is given to endings, which another model might share.
-        inject_adapter_in_model(copy.deepcopy(self._peft), library, _NAME)
+        inject_adapter_in_model(copy.deepcopy(self._peft), library, NAME)
         self._layers = {name: module for name, module in library.named_modules() if isinstance(module, LoraLayer)}
         if len(self._layers) != len(names):
             raise RuntimeError(f"LoRA: peft updated {len(self._layers)} layers, expected {len(names)}: {names[:3]}...")
+        if self.variant == "pissa":
+            start_from_principal_part(library, self._peft, self._layers)
         # Registered here too, so that parameters(), train() and state_dict() of the adapter reach them.
-        self.factors = nn.ModuleDict({name.replace(".", "/"): _factors(layer) for name, layer in self._layers.items()})
+        self.factors = nn.ModuleDict(
+            {name.replace(".", "/"): factors_of(layer) for name, layer in self._layers.items()}
+        )
 
     def _targets(self, side: Side, tower: Tower) -> list[str]:
         first = self.first_block(side, tower)
         names = tower.lora_targets(self.parts)
-        blocks = [_block(name) for name in names]
+        blocks = [block_of(name) for name in names]
         if set(blocks) != set(range(tower.depth)):
             raise RuntimeError(
                 f"LoRA: {type(tower).__name__}.lora_targets names blocks {sorted(set(blocks))}, "
@@ -145,6 +161,10 @@ class LoRA(Adapter):
                 f"({type(tower).__name__}, {tower.depth} blocks), got {self._first}"
             )
         return self._first
+
+    def same_rows(self) -> bool:
+        """See `Adapter.same_rows`: dropout draws for every row by itself."""
+        return not (self.training and self.dropout)
 
     @contextmanager
     def off(self) -> Iterator[None]:
@@ -165,32 +185,4 @@ class LoRA(Adapter):
 
     def export(self, folder: Path, base: str | None) -> None:
         """See `Adapter.export`: `adapter_config.json` and `adapter_model.safetensors`, as peft reads them."""
-        values = self._peft.to_dict() | {"base_model_name_or_path": base, "inference_mode": True}
-        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
-        text = json.dumps(plain, indent=2, sort_keys=True) + "\n"
-        (folder / "adapter_config.json").write_text(text, encoding="utf-8")
-        tensors = {
-            f"base_model.model.{name}.lora_{factor}.weight": getattr(layer, f"lora_{factor}")[_NAME].weight.detach()
-            for name, layer in self._layers.items()
-            for factor in ("A", "B")
-        }
-        tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-
-
-def _factors(layer: LoraLayer) -> nn.ModuleDict:
-    return nn.ModuleDict({"A": layer.lora_A[_NAME], "B": layer.lora_B[_NAME], "dropout": layer.lora_dropout[_NAME]})
-
-
-def _ending_like(names: Sequence[str], known: set[str]) -> list[str]:
-    """Names in `known` that peft mixes up with `names`: it compares the ends of names."""
-    wanted = set(names)
-    return sorted(other for other in known - wanted if any(other.endswith(f".{name}") for name in names))
-
-
-def _block(name: str) -> int:
-    """The block that a layer lies in: the first number in its name."""
-    found = re.search(r"\.(\d+)\.", name)
-    if found is None:
-        raise RuntimeError(f"LoRA: no block number in the layer name {name!r}")
-    return int(found[1])
+        write_pair(folder, self._peft, self._layers, base)

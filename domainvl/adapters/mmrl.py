@@ -20,6 +20,7 @@ their 6 of 12, so that towers of any depth work; blocks count from 0.
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from typing import Any, cast
 
 import torch
@@ -31,7 +32,7 @@ from domainvl.features import Features
 from domainvl.tokens import TokenState
 from domainvl.towers.base import Tower
 
-_SPAN = "mmrl"
+SPAN = "mmrl"
 
 
 class MMRL(Adapter):
@@ -56,11 +57,11 @@ class MMRL(Adapter):
     ) -> None:
         super().__init__()
         if tokens < 1 or width < 1:
-            raise ValueError(f"MMRL: tokens and width must be positive, got {tokens} and {width}")
+            raise ValueError(f"{type(self).__name__}: tokens and width must be positive, got {tokens} and {width}")
         if not 0 <= alpha <= 1:
-            raise ValueError(f"MMRL: alpha must lie in 0..1, got {alpha}")
+            raise ValueError(f"{type(self).__name__}: alpha must lie in 0..1, got {alpha}")
         if scale is not None and scale <= 0:
-            raise ValueError(f"MMRL: scale must be positive or null, got {scale}")
+            raise ValueError(f"{type(self).__name__}: scale must be positive or null, got {scale}")
         self.tokens, self.width, self.alpha, self.scale = tokens, width, alpha, scale
         self._first = first_block
 
@@ -77,14 +78,17 @@ class MMRL(Adapter):
     def attach(self, backbone: Backbone) -> None:
         """See `Adapter.attach`."""
         image, text = backbone.image, backbone.text
-        require_token_editing("MMRL", image, text)
+        require_token_editing(type(self).__name__, image, text)
         self._start = {"image": self.first_block("image", image), "text": self.first_block("text", text)}
         self.space = nn.Parameter(torch.randn(self.tokens, self.width) * 0.02)
         self.maps = nn.ModuleDict({"image": self._maps("image", image), "text": self._maps("text", text)})
-        self.head = nn.Parameter(torch.randn(image.width, image.out_dim) * image.width**-0.5)
+        self._make_head(image)
         self.to(backbone.logit_scale.device)
 
-    def _maps(self, side: Side, tower: Tower) -> nn.ModuleList:
+    def _make_head(self, image: Tower) -> None:
+        self.head = nn.Parameter(torch.randn(image.width, image.out_dim) * image.width**-0.5)
+
+    def _maps(self, side: Side, tower: Tower) -> nn.Module:
         # All maps of a side start as the same map, as in the authors' code.
         layer = nn.Linear(self.width, tower.width)
         count = tower.depth - self.first_block(side, tower)
@@ -95,7 +99,7 @@ class MMRL(Adapter):
         first = tower.depth * 5 // 12 if self._first is None else self._first
         if not 0 <= first < tower.depth:
             raise ValueError(
-                f"MMRL: first_block must lie in 0..{tower.depth - 1} for the {side} tower "
+                f"{type(self).__name__}: first_block must lie in 0..{tower.depth - 1} for the {side} tower "
                 f"({type(tower).__name__}, {tower.depth} blocks), got {first}"
             )
         return first
@@ -105,16 +109,36 @@ class MMRL(Adapter):
         step = index - self._start[side]
         if step < 0:
             return state
-        new = cast(nn.ModuleList, self.maps[side])[step](self.space)
+        new = self._mapped(side, step)
         if step == 0:
-            return state.insert(new, at=state.prefix, name=_SPAN)
-        return state.overwrite(new, name=_SPAN)
+            return state.insert(new, at=state.prefix, name=SPAN)
+        return self._renewed(state, new)
+
+    def _mapped(self, side: Side, step: int) -> Tensor:
+        """The shared space as the tokens of the `step`-th edited block, `[K, width of the tower]`."""
+        return cast(nn.ModuleList, self.maps[side])[step](self.space)
+
+    def _renewed(self, state: TokenState, new: Tensor) -> TokenState:
+        """What enters a block above the first edited one."""
+        return state.overwrite(new, name=SPAN)
+
+    def _represent(self, tower: Tower, mean: Tensor) -> Tensor:
+        """The representation feature from the mean of the normalised tokens, `[B, width] -> [B, D]`."""
+        return mean @ self.head
+
+    def reads(self, side: Side) -> Collection[str]:
+        """See `Adapter.reads`."""
+        return (SPAN,) if side == "image" else ()
+
+    def same_rows(self) -> bool:
+        """See `Adapter.same_rows`."""
+        return True
 
     def readout(self, side: Side, tower: Tower, state: TokenState) -> Features:
         """See `Adapter.readout`; adds `image@rep.pooled` `[B, D]`."""
         features = super().readout(side, tower, state)
         if side == "image":
-            features["image@rep.pooled"] = tower.norm(state.take(_SPAN)).mean(dim=1) @ self.head
+            features["image@rep.pooled"] = self._represent(tower, tower.norm(state.take(SPAN)).mean(dim=1))
         return features
 
     def logits(self, features: Features, scale: Tensor, novel: bool = False) -> Features:

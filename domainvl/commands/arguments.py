@@ -22,11 +22,13 @@ class Option:
         value: What the value is called in the help.
         text: One line of help.
         repeats: Whether it may be given several times.
+        many: Whether it takes every word up to the next option.
     """
 
     value: str
     text: str
     repeats: bool = False
+    many: bool = False
 
 
 COMMON = {
@@ -93,6 +95,8 @@ def split(verb: str, words: Sequence[str], options: Mapping[str, Option]) -> Arg
                     raise CommandError(f"{name} needs a value", see=see)
                 value = queue.pop(0)
             _take(result, name, value, options, see)
+            while name in options and options[name].many and queue and not queue[0].startswith("-"):
+                result.options[name].append(queue.pop(0))
     return result
 
 

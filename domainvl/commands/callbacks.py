@@ -158,7 +158,9 @@ class Results(Callback):
         self._rejects(trainer)
         hashes = {**data.hashes(), **task.hashes()}
         draft = self.run.metrics.with_name(".metrics.json.tmp")
-        write_metrics(draft, evaluation, split=split, hashes=hashes, seed=self.seed)
+        facts = task.adapter.facts() if task.adapter is not None else {}
+        extra = {"adapter": facts} if facts else None
+        write_metrics(draft, evaluation, split=split, hashes=hashes, seed=self.seed, extra=extra)
         if self.save_adapter and task.adapter is not None:
             self._save_adapter(task, data, draft)
         os.replace(draft, self.run.metrics)  # last of all: a run that has its numbers is finished

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +22,12 @@ class Augment:
         flip: Mirror half of the images. Off, because left and right mean something in text and in the chest.
         brightness: Largest relative change.
         contrast: Largest relative change around the image mean.
+        views: Versions of every training image, drawn once, that take turns over the epochs; None draws anew in every
+            epoch. What a frozen model says about finitely many pictures is kept (`Speed.cache`).
     """
+
+    NUMBERS: ClassVar[int] = 8
+    """Random numbers that one image takes."""
 
     scale: tuple[float, float] = (0.6, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -29,6 +35,7 @@ class Augment:
     flip: bool = False
     brightness: float = 0.1
     contrast: float = 0.1
+    views: int | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.scale[0] <= self.scale[1] <= 1:
@@ -38,18 +45,21 @@ class Augment:
         for name in ("rotate", "brightness", "contrast"):
             if getattr(self, name) < 0:
                 raise ValueError(f"Augment: {name} is {getattr(self, name)}; it must not be negative")
+        if self.views is not None and self.views < 1:
+            raise ValueError(f"Augment: views is {self.views}; give 1 or more, or null for new ones in every epoch")
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def __call__(self, images: Tensor, draw: Tensor | None = None) -> Tensor:
         """Change a batch.
 
         Args:
             images: uint8 or float in 0..255, `[B, C, H, W]`.
+            draw: Random numbers in 0..1, `[B, NUMBERS]` on the CPU; None draws them.
 
         Returns:
             Float in 0..255, same shape, same device.
         """
         # Drawn on the CPU, so that a run on another device sees the same crops.
-        draw = torch.rand(images.shape[0], 8)
+        draw = torch.rand(images.shape[0], self.NUMBERS) if draw is None else draw
         pixels = images.to(torch.float32)
         theta = self._affine(draw[:, :6], images.shape[-2], images.shape[-1]).to(images.device)
         grid = F.affine_grid(theta, list(pixels.shape), align_corners=False)

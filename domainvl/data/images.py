@@ -25,6 +25,38 @@ Reader = Callable[[Path], Image.Image | Tensor]
 _SILENT_SECONDS = 2.0
 
 
+class PixelMemory:
+    """Pixels of files that were read before, for a process that prepares the same images again and again.
+
+    Args:
+        gib: Most that is kept; what comes later is read from its file every time.
+    """
+
+    def __init__(self, gib: float) -> None:
+        self._left = int(gib * 2**30)
+        self._pixels: dict[tuple[Path, str, Reader], Tensor] = {}
+
+    def pixels(self, path: Path, preset: Preset, reader: Reader) -> Tensor:
+        """What `preset.pixels(reader(path))` gives, or gave."""
+        key = (path, preset.digest, reader)
+        found = self._pixels.get(key)
+        if found is None:
+            found = preset.pixels(reader(path))
+            if self._left >= found.nbytes:
+                self._left -= found.nbytes
+                self._pixels[key] = found
+        return found
+
+
+_memory: PixelMemory | None = None
+
+
+def remember(gib: float | None) -> None:
+    """Let this process keep the pixels of up to `gib` GiB of images from now on; None forgets them."""
+    global _memory
+    _memory = None if gib is None else PixelMemory(gib)
+
+
 class ImageSet(Dataset[Any]):
     """The images of one split.
 
@@ -78,6 +110,8 @@ class ImageSet(Dataset[Any]):
         """Pixels from the file, or the reason why there are none."""
         path = self.root / self.records[item].path
         try:
+            if _memory is not None:
+                return _memory.pixels(path, self.preset, self.reader)
             return self.preset.pixels(self.reader(path))
         except UnreadableImage as error:
             return str(error)

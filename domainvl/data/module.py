@@ -6,6 +6,7 @@ A batch is a dict:
     label    long `[B]`, or float `[B, C]` of 0 and 1 (multi-label); not there when nothing is known (predict)
     valid    bool `[B, C]`, False where a label is ignored (multi-label only)
     index    long `[B]`, position in `DataModule.manifest.records`
+    view     long `[B]`, version of the image (training only, where there are finitely many: `Augment.views`)
     id       list of B image names
     patient  list of B patients
 """
@@ -16,7 +17,7 @@ import os
 import sys
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from domainvl.data.prompts import PromptSet
 from domainvl.data.rejects import Rejects
 from domainvl.data.sampler import EvalSampler, TrainSampler
 from domainvl.data.splits import assigned, check_disjoint, check_fractions, split_hash
+from domainvl.data.views import Pictures, augmented
 
 _LICENCES_SHOWN: set[str] = set()
 
@@ -229,12 +231,36 @@ class DataModule(LightningDataModule, ABC):
         """Batches of the folder to predict, or of the test split."""
         return self._eval_loader(self._sets["predict"])
 
+    def support_batches(self, view: int, device: torch.device) -> Iterator[dict[str, Any]]:
+        """All training images once, in order, prepared as for training; `view` seeds the augmentation."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._seed * 1_000_003 + view)
+            for batch in self._eval_loader(self._sets["train"]):
+                pixels = batch["image"].to(device)
+                pixels = pixels if self.augment is None else self.augment(pixels)
+                moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
+                yield {**batch, **moved, "image": self.preset.normalise(pixels)}
+
+    def validation_batches(self, device: torch.device) -> Iterator[dict[str, Any]]:
+        """All validation images once, in order, not augmented; every process sees all of them."""
+        if "validate" not in self._sets:
+            raise ValueError(
+                f"{type(self).__name__}: there is no validation split to choose anything on; give split_fractions a "
+                "share for it, or switch the choice off"
+            )
+        for batch in self._eval_loader(self._sets["validate"]):
+            moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
+            yield {**batch, **moved, "image": self.preset.normalise(moved["image"])}
+
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augment (training only) and normalise, on the device."""
-        images = batch["image"]
-        if self.augment is not None and self.trainer is not None and self.trainer.training:
-            images = self.augment(images)
-        return {**batch, "image": self.preset.normalise(images)}
+        if self.trainer is not None and self.trainer.training:
+            batch = augmented(batch, self.augment, self._seed, self.trainer.current_epoch)
+        return {**batch, "image": self.preset.normalise(batch["image"])}
+
+    def pictures(self) -> Pictures | None:
+        """The training pictures, where they are finitely many and in memory."""
+        return Pictures.of(self._sets["train"], self.augment, self._seed)
 
     def _prepared(self, manifest: Manifest) -> Manifest:
         self._tell(manifest)

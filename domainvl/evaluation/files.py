@@ -49,10 +49,10 @@ def write_metrics(
     taken = sorted(set(extra or {}) & (set(numbers) | set(_RESERVED)))
     if taken:
         raise ValueError(f"write_metrics: extra would overwrite {', '.join(taken)}; choose other names")
-    content = {"split": split} | numbers | {"hashes": dict(hashes), "seed": seed, "versions": _versions()}
+    content = {"split": split} | numbers | {"hashes": dict(hashes), "seed": seed, "versions": versions()}
     content |= dict(extra or {})
     with _whole(Path(path)) as file:
-        json.dump(_plain(content), file, indent=2, ensure_ascii=False, allow_nan=False)
+        json.dump(plain(content), file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
 
@@ -88,20 +88,21 @@ def _labels(predictions: Predictions, row: int) -> list[str]:
     return [str(int(label)) if k else "" for label, k in zip(predictions.labels[row], known, strict=True)]
 
 
-def _plain(value: Any) -> Any:
-    """JSON has no NaN, and some readers stop at the one that Python would write."""
+def plain(value: Any) -> Any:
+    """Values for JSON, NaN as None: JSON has no NaN, and some readers stop at the one that Python would write."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return plain(value.item())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """What made a result."""
     libraries = {name: version(name) for name in ("numpy", "torch", "torchmetrics")}
     return {"domainvl": domainvl.__version__, "python": platform.python_version()} | libraries
 

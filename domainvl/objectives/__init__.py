@@ -2,7 +2,17 @@
 
 from domainvl.objectives.base import Context, Objective
 from domainvl.objectives.binary_cross_entropy import BinaryCrossEntropy
+from domainvl.objectives.category_cross_entropy import CategoryCrossEntropy
 from domainvl.objectives.class_cross_entropy import ClassCrossEntropy
+from domainvl.objectives.distillation import Distillation
 from domainvl.objectives.frozen_cosine import FrozenCosine
 
-__all__ = ["BinaryCrossEntropy", "ClassCrossEntropy", "Context", "FrozenCosine", "Objective"]
+__all__ = [
+    "BinaryCrossEntropy",
+    "CategoryCrossEntropy",
+    "ClassCrossEntropy",
+    "Context",
+    "Distillation",
+    "FrozenCosine",
+    "Objective",
+]

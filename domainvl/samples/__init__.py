@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, cast
 
-__all__ = ["DOMAINS", "cached", "write"]
+__all__ = ["DOMAINS", "cache_root", "cached", "write"]
 
 DOMAINS: Mapping[str, str] = MappingProxyType({"cxr": "domainvl.samples.cxr"})
 """Domain name -> dotted name of its generator module."""
@@ -86,7 +86,7 @@ def cached(domain: str) -> Path:
     Raises:
         ValueError: The domain is unknown.
     """
-    shelf = _cache_root() / "samples"
+    shelf = cache_root() / "samples"
     target = shelf / f"{domain}-{_source_hash(domain)}"
     if _is_complete(target):
         return target
@@ -121,7 +121,8 @@ def _module_name(domain: str) -> str:
     return DOMAINS[domain]
 
 
-def _cache_root() -> Path:
+def cache_root() -> Path:
+    """Where this machine keeps what can be made again: `DOMAINVL_CACHE`, or `domainvl` in the user's cache."""
     if own := os.environ.get("DOMAINVL_CACHE"):
         return Path(own).expanduser()
     if shared := os.environ.get("XDG_CACHE_HOME"):

@@ -19,6 +19,7 @@ from domainvl.data.preset import Preset
 from domainvl.distributed import rank, world
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Context, Objective
+from domainvl.speed import FAST, Speed
 from domainvl.tasks.schedule import Schedule
 
 
@@ -34,6 +35,7 @@ class Task(LightningModule):
         objectives: Losses by name; the name is what they are logged under. None switches one of a `base:` recipe off.
         optimizer: Class and arguments of the optimiser; needed to train.
         schedule: How the learning rate moves; constant when None.
+        speed: What may be skipped; everything that leaves the numbers as they are.
     """
 
     def __init__(
@@ -43,8 +45,10 @@ class Task(LightningModule):
         objectives: Mapping[str, Objective | None] | None = None,
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
+        speed: Speed = FAST,
     ) -> None:
         super().__init__()
+        self.speed = speed
         self.backbone = backbone.requires_grad_(False)
         self.adapter = adapter
         self.objectives: dict[str, Objective] = {k: loss for k, loss in (objectives or {}).items() if loss is not None}
@@ -76,10 +80,20 @@ class Task(LightningModule):
 
     def attach(self, classes: Tensor) -> None:
         """Give the adapter its parameters: backbone first, then the zero-shot class features, then saved values."""
-        if self.adapter is None or self._attached:
+        if self._attached:
+            return
+        half = self.speed.frozen == "bf16"
+        for tower in (self.backbone.image, self.backbone.text):
+            tower.onednn = self.speed.onednn
+            if half:
+                tower.cast_blocks(torch.bfloat16)
+        if self.adapter is None:
             return
         self.adapter.attach(self.backbone)
         self.adapter.prime(classes)
+        if half:
+            # Layers that joined a bf16 tower (LoRA) took its type on.
+            self.adapter.float()
         if self._saved is not None:
             self.adapter.load_tensors(dict(self._saved))
         self._attached = True
@@ -112,6 +126,10 @@ class Task(LightningModule):
             losses.append(objective.weight * result["loss"])
             for key, value in result.items():
                 self._log_train(name if key == "loss" else f"{name}.{key}", value, batch)
+        penalty = self.adapter.penalty() if self.adapter is not None else None
+        if penalty is not None:
+            losses.append(penalty)
+            self._log_train("penalty", penalty, batch)
         loss = torch.stack(losses).sum()
         self._log_train("loss", loss, batch)
         return loss
@@ -153,11 +171,34 @@ class Task(LightningModule):
             self._batches += 1
         return batch
 
+    def on_train_epoch_end(self) -> None:
+        """Let the adapter average its weights."""
+        if self.adapter is not None:
+            self.adapter.epoch_ended(self.current_epoch, self.trainer.max_epochs or 1)
+            if self.adapter.chooses and self._is_last_epoch():
+                self.choose_on_validation()
+
+    def choose_on_validation(self) -> None:
+        """Let the adapter choose; a task that has something to choose by overrides this. Runs before the checkpoint."""
+        raise NotImplementedError(f"{type(self).__name__} has no way to choose values of {type(self.adapter).__name__}")
+
+    def _is_last_epoch(self) -> bool:
+        trainer = self.trainer
+        epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+        enough = 0 <= epochs <= self.current_epoch + 1 or 0 <= trainer.max_steps <= trainer.global_step
+        return bool(trainer.should_stop or enough)
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Everything that the optimiser moves."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over everything that requires a gradient."""
         if self.optimizer is None:
             raise ValueError(f"{type(self).__name__}: training needs an `optimizer`, e.g. torch.optim.AdamW")
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        trained = self.trained_parameters()
+        if not trained and self.adapter is not None and self.adapter.support_views:
+            return None  # A cache of training images: it was filled in setup.
         if not trained:
             raise ValueError(
                 f"{type(self).__name__}: nothing to train; give an `adapter` (or use `test` for zero-shot)"
@@ -189,7 +230,9 @@ class Task(LightningModule):
             )
 
     def _trained_names(self) -> set[str]:
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        buffers = self.adapter.named_buffers(prefix="adapter") if self.adapter is not None else ()
+        return names | {name for name, _ in buffers if name in self.state_dict()}
 
     def _check_batch(self, name: str, objective: Objective, batch: Batch) -> None:
         keys = {need.removeprefix("batch:") for need in objective.needs if need.startswith("batch:")}

@@ -58,18 +58,19 @@ class ClassTexts:
                 )
         owner = [index for index, group in enumerate(groups) for _ in group]
         rows = [text for group in groups for text in group]
-        return cls(tokenize(rows), torch.tensor(owner), len(groups))
+        numbers = torch.tensor(owner)
+        return cls(replace(tokenize(rows), owner=numbers), numbers, len(groups))
 
     def to(self, device: torch.device) -> ClassTexts:
         """The same texts on another device."""
         return ClassTexts(self.inputs.to(device), self.owner.to(device), self.count)
 
     def ensemble(self, rows: Tensor) -> Tensor:
-        """Average the normalised features of a class's prompts: `[R, D] -> [count, D]`."""
-        if self.count == rows.shape[0]:
+        """Average the normalised features of a class's prompts: `[..., R, D] -> [..., count, D]`."""
+        if self.count == rows.shape[-2]:
             return rows
         unit = F.normalize(rows.float(), dim=-1)
-        total = unit.new_zeros(self.count, unit.shape[1]).index_add(0, self.owner, unit)
+        total = unit.new_zeros(*unit.shape[:-2], self.count, unit.shape[-1]).index_add(-2, self.owner, unit)
         return total / torch.bincount(self.owner, minlength=self.count)[:, None]
 
 

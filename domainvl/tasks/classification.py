@@ -16,9 +16,12 @@ from domainvl.distributed import gather_objects
 from domainvl.evaluation import Predictions, headline
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Objective
+from domainvl.speed import FAST, Speed
 from domainvl.tasks.base import Task
 from domainvl.tasks.class_texts import ClassTexts
+from domainvl.tasks.image_pass import CachedPass, ImagePass, Seen
 from domainvl.tasks.schedule import Schedule
+from domainvl.tasks.selection import accuracy, mean_auroc
 from domainvl.tokens import TokenState
 
 
@@ -36,6 +39,7 @@ class Classification(Task):
         objectives: Losses by name; None switches one of a `base:` recipe off.
         optimizer: Class and arguments of the optimiser; needed to train.
         schedule: How the learning rate moves; constant when None.
+        speed: What may be skipped; everything that leaves the numbers as they are.
     """
 
     def __init__(
@@ -45,8 +49,9 @@ class Classification(Task):
         objectives: dict[str, Objective | None] | None = None,
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
+        speed: Speed = FAST,
     ) -> None:
-        super().__init__(backbone, adapter, objectives, optimizer, schedule)
+        super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
         self.predictions: Predictions | None = None
         self._plain = Adapter()
         self._rows: list[dict[str, Any]] = []
@@ -72,8 +77,12 @@ class Classification(Task):
         if self.adapter is not None:
             self._adapter_texts = self._texts(data.prompts, self.adapter).to(device)
             self._text_prefix: TokenState | None = None
+        self._image = ImagePass(self.backbone, self.adapter or self._plain, self.speed)
+        self._cached: CachedPass | None = None
         if stage == "fit":
+            self._show_support()
             self.check_objectives(self._offered())
+            self._remember(data)
 
     def _novel_classes(self) -> bool:
         """Whether a saved adapter meets classes that it was not trained on."""
@@ -89,6 +98,56 @@ class Classification(Task):
     def _texts(self, prompts: Any, adapter: Adapter) -> ClassTexts:
         return ClassTexts.of(self.classes, prompts, self.multilabel, self.backbone.tokenize, adapter.prompt)
 
+    def _show_support(self) -> None:
+        """Show the adapter the frozen features of the training images, if it wants to see them."""
+        if self.adapter is None or not self.adapter.support_views or self._saved is not None:
+            return
+        views: list[Tensor] = []
+        targets: list[Tensor] = []
+        device = self.trainer.strategy.root_device
+        self.backbone.to(device)
+        with torch.no_grad(), self.adapter.off():
+            for view in range(self.adapter.support_views):
+                rows = []
+                for batch in self.trainer.datamodule.support_batches(view, device):  # type: ignore[attr-defined]
+                    rows.append(self.adapter.see(self.backbone.image, batch["image"]))
+                    if view == 0:
+                        targets.append(self._targets(batch))
+                views.append(torch.cat(rows))
+        self.adapter.take_support(torch.stack(views), torch.cat(targets))
+
+    def choose_on_validation(self) -> None:
+        """See `Task.choose_on_validation`: by accuracy, in multi-label data by the mean area under the ROC curve."""
+        if self.adapter is None:
+            return
+        device = self.backbone.logit_scale.device
+        rows: list[Features] = []
+        labels, valid = [], []
+        self.eval()
+        with torch.no_grad():
+            shared = self.class_features()
+            for batch in self.trainer.datamodule.validation_batches(device):  # type: ignore[attr-defined]
+                rows.append(self.adapter.encode("image", self.backbone.image, batch["image"]))
+                labels.append(batch["label"])
+                valid.append(batch["valid"] if self.multilabel else torch.ones_like(batch["label"], dtype=torch.bool))
+            label, known = torch.cat(labels), torch.cat(valid)
+            features = {key: torch.cat([row[key] for row in rows]) for key in rows[0]} | shared
+
+            def measure(scores: Tensor) -> float:
+                decided = self._decision(scores)
+                return mean_auroc(decided, label == 1, known) if self.multilabel else accuracy(decided, label)
+
+            self.adapter.choose(features, self.backbone.scale(), measure)
+        self.train()
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """Which prompts are true of an image, `[B, C]` (`[B, 2C]` in multi-label data)."""
+        label = batch["label"]
+        if not self.multilabel:
+            return torch.nn.functional.one_hot(label, len(self.classes)).float()
+        yes, valid = label == 1, batch["valid"]
+        return torch.cat([yes & valid, ~yes & valid], dim=-1).float()
+
     def _offered(self) -> list[str]:
         """The features that a step makes, found by making them for one blank image."""
         size = self.preset.size
@@ -97,41 +156,51 @@ class Classification(Task):
             features = self.features(blank)
         return sorted({*features, "frozen/image.pooled", "frozen/text.pooled"})
 
+    def _remember(self, data: Any) -> None:
+        """Keep what the frozen image tower says about the training pictures, where these are finitely many."""
+        pictures = data.pictures() if self.speed.cache and hasattr(data, "pictures") else None
+        if pictures is not None:
+            setting = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
+            self._cached = CachedPass(self._image, pictures, self.needs("frozen/image.pooled"), setting)
+
     # Features
 
-    def features(self, image: Tensor, text: Features | None = None, frozen_image: bool = False) -> Features:
+    def features(
+        self, image: Tensor, text: Features | None = None, frozen_image: bool = False, seen: Seen | None = None
+    ) -> Features:
         """Everything that objectives and predictions read.
 
         Args:
             image: Normalised pixels, `[B, 3, S, S]`.
             text: Class features of the adapted model; computed when None.
             frozen_image: Whether the untouched model's image features are wanted too.
+            seen: What the frozen image tower says about `image`; computed when None.
         """
         adapter, tower = self.adapter or self._plain, self.backbone.image
-        with torch.no_grad():
-            prefix = adapter.prefix("image", tower, image)
-        features = adapter.finish("image", tower, prefix)
-        features |= self.class_features() if text is None else text
-        if frozen_image:
-            with torch.no_grad(), adapter.off():
-                # The blocks below the first edited one are the same in both models: they ran once, in the prefix.
-                state = tower.run(prefix, start=adapter.first_block("image", tower))
-                features["frozen/image.pooled"] = tower.project(tower.pool(state))
+        seen = seen or self._image(image, frozen_image)
+        features = adapter.finish("image", tower, seen.prefix, self.speed)
+        if adapter.text_per_image:
+            rows = adapter.encode_per_image(self.backbone.text, self._adapter_texts.inputs, features["image.pooled"])
+            features["text.pooled"] = self._adapter_texts.ensemble(rows)
+        else:
+            features |= self.class_features() if text is None else text
+        if seen.frozen is not None:
+            features["frozen/image.pooled"] = seen.frozen
         features["frozen/text.pooled"] = self._frozen_text
         scores = adapter.logits(features, self.backbone.scale(), novel=self.novel)
         return features | {key: self._decision(value) for key, value in scores.items()}
 
     def class_features(self) -> Features:
         """Class features of the adapted model: `text.pooled` `[C, D]` (`[2C, D]` in multi-label data)."""
-        if self.adapter is None:
+        if self.adapter is None or self.adapter.text_per_image:
             return {"text.pooled": self._frozen_text}
         adapter, tower, texts = self.adapter, self.backbone.text, self._adapter_texts
         if adapter.first_block("text", tower) == 0:
-            features = adapter.encode("text", tower, texts.inputs)
+            features = adapter.encode("text", tower, texts.inputs, self.speed)
         else:
             if self._text_prefix is None:
-                self._text_prefix = adapter.prefix("text", tower, texts.inputs)
-            features = adapter.finish("text", tower, self._text_prefix)
+                self._text_prefix = adapter.prefix("text", tower, texts.inputs, self.speed)
+            features = adapter.finish("text", tower, self._text_prefix, self.speed)
         return {key: texts.ensemble(value) for key, value in features.items()}
 
     def zero_shot(self, frozen_image: Tensor) -> Tensor:
@@ -152,9 +221,13 @@ class Classification(Task):
 
     # Steps
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One optimiser step's loss."""
-        features = self.features(batch["image"], frozen_image=self.needs("frozen/image.pooled"))
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """One optimiser step's loss; None where nothing is learned (a cache of training images)."""
+        if not self.trained_parameters():
+            return None
+        image = batch["image"]
+        seen = None if self._cached is None else self._cached(image, batch["index"], batch["view"])
+        features = self.features(image, frozen_image=self.needs("frozen/image.pooled"), seen=seen)
         return self.total_loss(features, batch)
 
     def on_validation_epoch_start(self) -> None:

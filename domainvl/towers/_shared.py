@@ -33,6 +33,16 @@ def real(keep: Tensor | None) -> Tensor | None:
     return None if keep is None or bool(keep.all()) else keep.bool()
 
 
+def begin_alike(ids: Tensor, keep: Tensor | None, readout: Tensor | None) -> int:
+    """How many leading ids are real and the same in all texts, up to the first pooled one."""
+    if readout is None:
+        return 0
+    same = (ids == ids[:1]).all(dim=0)
+    if keep is not None:
+        same &= keep.bool().all(dim=0)
+    return int(torch.minimum(same.long().cumprod(dim=0).sum(), readout.min()))
+
+
 def no_words(tower: object, words: Words | None) -> None:
     """Refuse prompt learning on an image tower."""
     if words is not None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
-from domainvl.towers._shared import Parts, first, fit_context, hf_mask, lora_names, no_words, pick, real
+from domainvl.towers._shared import Parts, begin_alike, first, fit_context, hf_mask, lora_names, no_words, pick, real
 from domainvl.towers.base import Tower, Words
+from domainvl.towers.opened import Opened, open_transformers
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -46,13 +47,26 @@ class HFClipImage(Tower):
     def embed(self, inputs: Tensor, words: Words | None = None) -> TokenState:
         """Pixels `[B, C, H, W]` to class token and patches."""
         no_words(self, words)
-        tokens = self.vision.pre_layrnorm(self.vision.embeddings(inputs))
+        tokens = self.enter(self.vision.embeddings(inputs))
         return TokenState(tokens, readout=first(len(tokens), tokens.device), prefix=1, grid=self.grid)
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        """`pre_layrnorm`."""
+        return self.vision.pre_layrnorm(tokens)
 
     def block(self, index: int, state: TokenState) -> TokenState:
         """Run one encoder layer."""
         mask = hf_mask(self, state, self.vision.config)
         return state.step(self.vision.encoder.layers[index](state.tokens, mask))
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Tower.layers`."""
+        return self.vision.encoder.layers
+
+    def opened(self, index: int) -> Opened | None:
+        """See `Tower.opened`."""
+        return open_transformers(self.layers[index])
 
     def norm(self, tokens: Tensor) -> Tensor:
         """`post_layernorm`."""
@@ -89,15 +103,17 @@ class HFClipText(Tower):
 
     def embed(self, inputs: TextInputs, words: Words | None = None) -> TokenState:
         """Word embeddings, `words`, positions."""
+        readout = self.end_of_text(inputs.ids)
         state = TokenState(
             self.text.embeddings.token_embedding(inputs.ids),
             keep=real(inputs.keep),
             causal=True,
-            readout=self.end_of_text(inputs.ids),
+            readout=readout,
             prefix=1,
+            shared=begin_alike(inputs.ids, inputs.keep, readout),
         )
         if words is not None:
-            state = words(state)
+            state = words(state, inputs)
         state = fit_context(self, state, self.context)
         return state.step(self.text.embeddings(inputs_embeds=state.tokens))
 
@@ -113,6 +129,15 @@ class HFClipText(Tower):
         """Run one encoder layer."""
         mask = hf_mask(self, state, self.text.config)
         return state.step(self.text.encoder.layers[index](state.tokens, mask, is_causal=state.causal))
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Tower.layers`."""
+        return self.text.encoder.layers
+
+    def opened(self, index: int) -> Opened | None:
+        """See `Tower.opened`."""
+        return open_transformers(self.layers[index])
 
     def norm(self, tokens: Tensor) -> Tensor:
         """`final_layer_norm`."""

@@ -5,16 +5,17 @@ SigLIP 2 NaFlex (`Siglip2Model`) is not supported: it takes lists of patches of 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
 from domainvl.towers._shared import fit_fixed, hf_mask, lora_names, no_words, pick
 from domainvl.towers.base import Tower, Words
 from domainvl.towers.hf_clip import HF_PARTS
+from domainvl.towers.opened import Opened, open_transformers
 
 if TYPE_CHECKING:
     from transformers import SiglipModel
@@ -49,6 +50,15 @@ class HFSiglipImage(Tower):
         """Run one encoder layer."""
         mask = hf_mask(self, state, self.vision.config)
         return state.step(self.vision.encoder.layers[index](state.tokens, mask))
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Tower.layers`."""
+        return self.vision.encoder.layers
+
+    def opened(self, index: int) -> Opened | None:
+        """See `Tower.opened`."""
+        return open_transformers(self.layers[index])
 
     def norm(self, tokens: Tensor) -> Tensor:
         """`post_layernorm`."""
@@ -88,7 +98,7 @@ class HFSiglipText(Tower):
             self.text.embeddings.token_embedding(inputs.ids), keep=None if inputs.keep is None else inputs.keep.bool()
         )
         if words is not None:
-            state = words(state)
+            state = words(state, inputs)
         state = fit_fixed(self, state, inputs.ids, self.context)
         return state.step(self.text.embeddings(inputs_embeds=state.tokens))
 
@@ -96,6 +106,15 @@ class HFSiglipText(Tower):
         """Run one encoder layer."""
         mask = hf_mask(self, state, self.text.config)
         return state.step(self.text.encoder.layers[index](state.tokens, mask))
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Tower.layers`."""
+        return self.text.encoder.layers
+
+    def opened(self, index: int) -> Opened | None:
+        """See `Tower.opened`."""
+        return open_transformers(self.layers[index])
 
     def norm(self, tokens: Tensor) -> Tensor:
         """`final_layer_norm`."""

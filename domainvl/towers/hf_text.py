@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,6 +22,7 @@ from domainvl.towers._shared import (
     real,
 )
 from domainvl.towers.base import Tower, Words
+from domainvl.towers.opened import Opened, open_bert
 
 Pooling = Literal["cls", "mean", "pooler"]
 """The first token; the mean over real tokens; the first token through the model's own pooler."""
@@ -78,7 +79,7 @@ class HFText(Tower):
             self.encoder.embeddings.word_embeddings(inputs.ids), keep=real(inputs.keep), readout=readout, prefix=1
         )
         if words is not None:
-            state = words(state)
+            state = words(state, inputs)
         state = fit_context(self, state, self.context)
         return state.step(self.encoder.embeddings(inputs_embeds=state.tokens))
 
@@ -86,6 +87,15 @@ class HFText(Tower):
         """Run one layer."""
         mask = hf_mask(self, state, self.encoder.config)
         return state.step(self.encoder.encoder.layer[index](state.tokens, mask))
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Tower.layers`."""
+        return self.encoder.encoder.layer
+
+    def opened(self, index: int) -> Opened | None:
+        """See `Tower.opened`."""
+        return open_bert(self.layers[index])
 
     def norm(self, tokens: Tensor) -> Tensor:
         """Nothing: a BERT layer ends with its normalisation."""

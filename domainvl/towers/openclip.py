@@ -12,7 +12,7 @@ how `visual.transformer.resblocks` ends: whoever updates the text alone has to e
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
 from domainvl.towers._shared import (
     Parts,
+    begin_alike,
     first,
     fit_context,
     fit_fixed,
@@ -34,6 +35,7 @@ from domainvl.towers._shared import (
 )
 from domainvl.towers.base import Tower, Words
 from domainvl.towers.hf_text import HFText, Pooling
+from domainvl.towers.opened import Opened, open_openclip
 from domainvl.towers.timm_vit import timm_tower
 
 _POOLERS: dict[str, Pooling] = {
@@ -77,9 +79,22 @@ class OpenClipImage(Tower):
         readout = first(len(tokens), tokens.device) if by_class_token else None
         return TokenState(tokens, readout=readout, prefix=1, grid=tuple(self.visual.grid_size))
 
+    def enter(self, tokens: Tensor) -> Tensor:
+        """`ln_pre`."""
+        return self.visual.ln_pre(tokens)
+
     def block(self, index: int, state: TokenState) -> TokenState:
         """Run one residual block."""
         return state.step(_call(self.visual.transformer.resblocks[index], state.tokens, state.mask()))
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Tower.layers`."""
+        return self.visual.transformer.resblocks
+
+    def opened(self, index: int) -> Opened | None:
+        """See `Tower.opened`."""
+        return open_openclip(self.layers[index])
 
     def norm(self, tokens: Tensor) -> Tensor:
         """`ln_post`; for CoCa the normalisation in front of its attention pooling."""
@@ -145,11 +160,17 @@ class OpenClipText(Tower):
         ids = inputs.ids
         keep = ids != self.pad_id if self.reads_mask else real(inputs.keep)
         starts = 0 if self.pool_type == "last" else 1
+        readout = self.end_of_text(ids)
         state = TokenState(
-            self.token_embedding(ids), keep=keep, causal=self.causal, readout=self.end_of_text(ids), prefix=starts
+            self.token_embedding(ids),
+            keep=keep,
+            causal=self.causal,
+            readout=readout,
+            prefix=starts,
+            shared=begin_alike(ids, keep, readout) if self.causal else 0,
         )
         if words is not None:
-            state = words(state)
+            state = words(state, inputs)
         if self.cls_emb is not None:
             state = self._with_class_token(fit_context(self, state, self.context))
         elif self.pool_type == "last":
@@ -162,6 +183,15 @@ class OpenClipText(Tower):
         """Run one residual block."""
         mask = state.mask() if self.cls_emb is None else _strict_mask(state)
         return state.step(_call(self.transformer.resblocks[index], state.tokens, mask))
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Tower.layers`."""
+        return self.transformer.resblocks
+
+    def opened(self, index: int) -> Opened | None:
+        """See `Tower.opened`."""
+        return open_openclip(self.layers[index]) if self.cls_emb is None else None
 
     def norm(self, tokens: Tensor) -> Tensor:
         """`ln_final`."""

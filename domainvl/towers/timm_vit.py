@@ -6,7 +6,7 @@ transformers (Swin and the like), patch dropout.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from domainvl.tokens import TokenState
 from domainvl.towers._shared import Parts, first, lora_names, no_words, output_size, prefixed
 from domainvl.towers.base import Tower, Words
 from domainvl.towers.convnet import TimmCNN
+from domainvl.towers.opened import Opened, open_timm
 
 _LAYERS = (
     (("q", "k", "v"), ("attn.qkv",)),
@@ -58,9 +59,13 @@ class TimmViT(Tower):
         grid = tuple(model.patch_embed.dynamic_feat_size(inputs.shape[-2:]))
         tokens = model._pos_embed(patches)
         # Eva gives its rotary table along; `block` asks for it anew because insertions change it.
-        tokens = model.norm_pre(tokens[0] if isinstance(tokens, tuple) else tokens)
+        tokens = self.enter(tokens[0] if isinstance(tokens, tuple) else tokens)
         readout = first(len(tokens), tokens.device) if self._reads_class_token else None
         return TokenState(tokens, readout=readout, prefix=model.num_prefix_tokens, grid=grid)
+
+    def enter(self, tokens: Tensor) -> Tensor:
+        """`norm_pre`."""
+        return self.model.norm_pre(tokens)
 
     def block(self, index: int, state: TokenState) -> TokenState:
         """Run one block."""
@@ -71,6 +76,15 @@ class TimmViT(Tower):
         if self.rotary:
             extra["rope"] = self._rope(state)
         return state.step(self.model.blocks[index](state.tokens, **extra))
+
+    @property
+    def layers(self) -> Sequence[nn.Module]:
+        """See `Tower.layers`."""
+        return self.model.blocks
+
+    def opened(self, index: int) -> Opened | None:
+        """See `Tower.opened`."""
+        return None if self.rotary else open_timm(self.layers[index])
 
     def norm(self, tokens: Tensor) -> Tensor:
         """The final norm, wherever the model has it (in front of its pooling or behind)."""

@@ -9,17 +9,50 @@ from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictur
 from torch.nn.functional import cross_entropy
 
 from domainvl import adapters
-from domainvl.adapters import MMRL, CoOp, LinearProbe, LoRA
+from domainvl.adapters import (
+    CLAP,
+    DCAR,
+    MMRL,
+    VPT,
+    CLIPAdapter,
+    Compose,
+    CoOp,
+    LinearProbe,
+    LoRA,
+    MMRLpp,
+    SgVA,
+    TipAdapter,
+)
 from domainvl.adapters.base import SIDES, Adapter, cosine_logits
+from domainvl.hub import make_adapter
 
 ADAPTERS = {
     "CoOp": partial(CoOp, tokens=3),
     "CoOp from words": partial(CoOp, init="a photo of"),
+    "CoOp in the middle": partial(CoOp, tokens=3, position="middle"),
+    "CoOp per class": partial(CoOp, init="a photo of", class_specific=True, position="front"),
     "LoRA": partial(LoRA, rank=2, dropout=0.0),
     "LoRA late": partial(LoRA, rank=3, alpha=2.0, parts=["up", "down"], dropout=0.0, first_block=1),
     "LoRA text": partial(LoRA, parts=["up"], sides=["text"], dropout=0.0, scaling="alpha/rank"),
+    "LoRA dora": partial(LoRA, parts=["up", "down"], dropout=0.0, variant="dora"),
+    "LoRA pissa": partial(LoRA, parts=["up", "down"], dropout=0.0, variant="pissa", scaling="alpha/rank"),
     "MMRL": partial(MMRL, tokens=3, width=16),
     "MMRL from 0": partial(MMRL, tokens=2, width=8, first_block=0, alpha=0.4, scale=30.0),
+    "MMRLpp": partial(MMRLpp, tokens=3, width=16, rank=2, head_rank=4, beta=0.6),
+    "CLAP": partial(CLAP, length=2.0, views=2),
+    "CLIPAdapter": partial(CLIPAdapter, ratio=0.3, reduction=2),
+    "DCAR": partial(DCAR, text_tokens=3, image_tokens=2, depth=2),
+    "SgVA": partial(SgVA, views=2, share=0.6),
+    "CoOp and SgVA": lambda: Compose([CoOp(tokens=3), SgVA()]),
+    "TipAdapter-F": partial(TipAdapter, alpha=1.7, beta=2.0, learn_keys=True, views=2),
+    "LoRA and MMRL": lambda: Compose([LoRA(dropout=0.0, first_block=1), MMRL(tokens=3, width=16, first_block=2)]),
+    "CoOp, LoRA and CLIPAdapter": lambda: Compose(
+        [CoOp(tokens=3), LoRA(parts=["up"], dropout=0.0), CLIPAdapter(reduction=2)]
+    ),
+    "LoRA and LinearProbe": lambda: Compose([LoRA(parts=["down"], sides=["image"]), LinearProbe()]),
+    "VPT": partial(VPT, tokens=3),
+    "VPT shallow": partial(VPT, tokens=2, depth=1),
+    "VPT and CoOp": lambda: Compose([VPT(tokens=2, depth=2), CoOp(tokens=2, position="front")]),
     "LinearProbe": LinearProbe,
     "LinearProbe without bias": partial(LinearProbe, bias=False),
 }
@@ -144,7 +177,7 @@ def test_novel_classes(name, where):
 def test_config_makes_the_same_method_again(name, where):
     made = ADAPTERS[name]()
     assert set(made.config()) == set(inspect.signature(type(made)).parameters)
-    again = type(made)(**made.config())
+    again = make_adapter(type(made).__name__, made.config())
     assert again.config() == made.config()
     backbone = toy(where)
     given = getattr(ADAPTERS[name], "keywords", {})
@@ -173,7 +206,7 @@ def test_token_adapters_refuse_a_cnn_by_name(name):
         ADAPTERS[name]().attach(toy("cnn"))
 
 
-@pytest.mark.parametrize("name", ["LinearProbe", "CoOp"])
+@pytest.mark.parametrize("name", ["LinearProbe", "CoOp", "CLAP", "CLIPAdapter", "SgVA", "TipAdapter-F"])
 def test_what_leaves_the_image_tower_alone_works_on_a_cnn(name):
     backbone = toy("cnn")
     adapter = attached(ADAPTERS[name](), backbone)
@@ -204,14 +237,31 @@ def test_every_method_is_in_the_table():
     [
         (partial(CoOp, tokens=0), "CoOp: tokens"),
         (partial(CoOp, init="  "), "CoOp: init"),
+        (partial(CoOp, position="back"), "CoOp: position 'back' is not one of end, middle, front"),
         (partial(LoRA, rank=0), "LoRA: rank"),
         (partial(LoRA, dropout=1.0), "LoRA: dropout"),
         (partial(LoRA, parts=["query"]), "q, k, v, o, up, down"),
         (partial(LoRA, sides=[]), "image, text"),
         (partial(LoRA, scaling="alpha"), "alpha/rank"),
+        (partial(LoRA, variant="vera"), "lora, dora or pissa"),
         (partial(MMRL, tokens=0), "MMRL: tokens"),
         (partial(MMRL, alpha=1.5), "MMRL: alpha"),
         (partial(MMRL, scale=-1.0), "MMRL: scale"),
+        (partial(MMRLpp, beta=0.0), "MMRLpp: beta"),
+        (partial(CLAP, strength=-1.0), "CLAP: strength"),
+        (partial(CLAP, length=0.0), "CLAP: length"),
+        (partial(CLIPAdapter, ratio=0.0), "CLIPAdapter: ratio"),
+        (partial(CLIPAdapter, reduction=0), "CLIPAdapter: reduction"),
+        (partial(DCAR, depth=0), "DCAR: text_tokens"),
+        (partial(DCAR, temperature=0.0), "DCAR: share"),
+        (partial(SgVA, share=0.0), "SgVA: share"),
+        (partial(SgVA, views=0), "SgVA: widen and views"),
+        (partial(VPT, tokens=0), "VPT: tokens and depth"),
+        (partial(TipAdapter, alpha=0.0), "TipAdapter: alpha"),
+        (partial(TipAdapter, views=0), "TipAdapter: views"),
+        (partial(TipAdapter, largest_beta=0.0), "largest_beta"),
+        (partial(MMRLpp, rank=0), "MMRLpp: rank"),
+        (partial(MMRLpp, alpha=1.5), "MMRLpp: alpha"),
     ],
 )
 def test_bad_arguments(make, message):

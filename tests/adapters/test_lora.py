@@ -132,3 +132,72 @@ def test_off_keeps_frozen_factors_frozen():
     with adapter.off():
         pass
     assert not any(parameter.requires_grad for parameter in adapter.parameters())
+
+
+def test_dora_is_the_closed_form():
+    """V = m (W + s B A) / |W + s B A|, the norm without a gradient."""
+    backbone = golden()
+    find = lambda: backbone.model.vision_model.encoder.layers[2].self_attn.q_proj  # noqa: E731
+    weight, bias = find().weight.clone(), find().bias.clone()
+    adapter = attached(LoRA(rank=4, alpha=3.0, variant="dora", dropout=0.0), backbone)
+    factors = adapter.factors["vision_model/encoder/layers/2/self_attn/q_proj"]
+    assert torch.equal(factors["magnitude"].weight, weight.norm(dim=1))
+    moved(adapter)
+    a, b, m = (factors[name].weight.detach().clone().requires_grad_() for name in ("A", "B", "magnitude"))
+    x = torch.randn(3, 7, 128)
+    updated = weight + 3 / math.sqrt(4) * b @ a
+    y = x @ (m[:, None] * updated / updated.norm(dim=1, keepdim=True).detach()).T + bias
+    ours = find()(x)
+    torch.testing.assert_close(ours, y, rtol=1e-5, atol=1e-4)
+    y.sin().sum().backward()
+    ours.sin().sum().backward()
+    for name, theirs in (("A", a), ("B", b), ("magnitude", m)):
+        torch.testing.assert_close(factors[name].weight.grad, theirs.grad, rtol=1e-4, atol=1e-3)
+
+
+def test_pissa_starts_from_the_principal_part_and_leaves_the_model_alone():
+    backbone = golden()
+    find = lambda: backbone.model.vision_model.encoder.layers[2].mlp.fc1  # noqa: E731
+    weight, image = find().weight.clone(), torch.randn(4, 3, 64, 64)
+    with torch.no_grad():
+        plain = backbone.image(image)
+    adapter = attached(LoRA(rank=3, alpha=2.0, parts=["up"], variant="pissa", dropout=0.0), backbone)
+    factors = adapter.factors["vision_model/encoder/layers/2/mlp/fc1"]
+    left, values, right = torch.linalg.svd(weight, full_matrices=False)
+    product = 2 / math.sqrt(3) * factors["B"].weight @ factors["A"].weight
+    torch.testing.assert_close(product, left[:, :3] * values[:3] @ right[:3], rtol=1e-4, atol=1e-5)
+    assert torch.equal(find().base_layer.weight, weight)
+    assert [name for name, _ in factors.named_parameters()] == ["A.weight", "B.weight"]
+    with torch.no_grad():
+        torch.testing.assert_close(backbone.image(image), plain, rtol=1e-5, atol=1e-5)
+
+
+def test_pissa_step_is_that_of_the_residual_weight():
+    """What the paper trains: x (W - s B_0 A_0 + s B A)^T, with gradients of A and B."""
+    backbone = golden()
+    find = lambda: backbone.model.vision_model.encoder.layers[1].mlp.fc2  # noqa: E731
+    weight, bias = find().weight.clone(), find().bias.clone()
+    adapter = attached(LoRA(rank=3, alpha=2.0, parts=["down"], variant="pissa", dropout=0.0), backbone)
+    factors = adapter.factors["vision_model/encoder/layers/1/mlp/fc2"]
+    s = 2 / math.sqrt(3)
+    residual = (weight - s * factors["B"].weight @ factors["A"].weight).detach()
+    moved(adapter)
+    a, b = (factors[name].weight.detach().clone().requires_grad_() for name in "AB")
+    x = torch.randn(3, 7, 512)
+    y, ours = x @ (residual + s * b @ a).T + bias, find()(x)
+    torch.testing.assert_close(ours, y, rtol=1e-4, atol=1e-3)
+    y.sin().sum().backward()
+    ours.sin().sum().backward()
+    for name, theirs in (("A", a), ("B", b)):
+        assert float((factors[name].weight.grad - theirs.grad).norm() / theirs.grad.norm()) < 1e-3
+
+
+@pytest.mark.parametrize("variant", ["dora", "pissa"])
+def test_variants_need_a_layer_of_their_own(variant):
+    with pytest.raises(ValueError, match=f"variant {variant} is not possible here.*in_proj_weight"):
+        LoRA(variant=variant, dropout=0.0).attach(toy("openclip"))
+
+
+def test_pissa_needs_singular_directions_enough():
+    with pytest.raises(ValueError, match="at most 32"):
+        LoRA(rank=33, variant="pissa", sides=["text"]).attach(toy("hf_clip"))

@@ -2,6 +2,7 @@
 
 import re
 import zlib
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -134,7 +135,8 @@ def pictures(count=5):
 
 
 def texts(adapter, backbone, classes=CLASSES, template="a photo of {}."):
-    return backbone.tokenize([adapter.prompt(template).replace("{}", name) for name in classes])
+    inputs = backbone.tokenize([adapter.prompt(template).replace("{}", name) for name in classes])
+    return replace(inputs, owner=torch.arange(len(classes)))
 
 
 def class_features(backbone, classes=CLASSES):
@@ -147,7 +149,17 @@ def class_features(backbone, classes=CLASSES):
 def attached(adapter, backbone, classes=CLASSES):
     adapter.attach(backbone)
     adapter.prime(class_features(backbone, classes))
+    if adapter.support_views:
+        adapter.take_support(*support(adapter, backbone, classes))
     return adapter.eval()
+
+
+def support(adapter, backbone, classes=CLASSES):
+    """What `take_support` is given: two images of each class."""
+    with torch.no_grad():
+        once = adapter.see(backbone.image, pictures(2 * len(classes)))
+    noise = 0.1 * torch.randn(adapter.support_views, *once.shape, generator=torch.Generator().manual_seed(4))
+    return once + noise, torch.eye(len(classes)).repeat(2, 1)
 
 
 def moved(adapter):

@@ -133,8 +133,9 @@ def test_a_trained_temperature_travels(tmp_path):
     assert float(fresh.logit_scale) == 3.25
 
 
-def test_peft_alone_loads_a_lora(tmp_path):
-    adapter, backbone = trained("LoRA", "hf_clip")
+@pytest.mark.parametrize("name", ["LoRA", "LoRA dora", "LoRA pissa"])
+def test_peft_alone_loads_a_lora(tmp_path, name):
+    adapter, backbone = trained(name, "hf_clip")
     folder = save(tmp_path / "a", adapter, backbone)
     ours = scores(adapter, backbone)
     alone = PeftModel.from_pretrained(toy("hf_clip").model, folder).eval()
@@ -149,7 +150,7 @@ def test_peft_alone_loads_a_lora(tmp_path):
     assert config["inference_mode"] is True
 
 
-@pytest.mark.parametrize("name", ["LoRA", "LoRA late"])
+@pytest.mark.parametrize("name", ["LoRA", "LoRA late", "LoRA dora", "LoRA pissa"])
 @pytest.mark.parametrize("where", [name for name in TOYS if name != "hf_clip"])
 def test_the_peft_pair_fits_every_library(tmp_path, name, where):
     adapter, backbone = trained(name, where)
@@ -175,7 +176,7 @@ SPEC = {"kind": "Toy", "name": "n", "revision": None, "weights": "w", "preset": 
     [
         ({"format_version": 2}, r"newer.*pip install -U domainvl"),
         ({"format_version": "1"}, "format_version"),
-        ({"adapter": "os.system"}, r"'os.system'; known are CoOp, LinearProbe, LoRA, MMRL"),
+        ({"adapter": "os.system"}, r"'os.system'; known are .*CoOp.*LinearProbe, LoRA, MMRL"),
         ({"adapter": "Adapter"}, "known are"),
         ({"adapter": "base"}, "known are"),
         ({"init_args": {"tokenz": 3}}, "MMRL does not take the arguments.*tokenz"),

@@ -9,10 +9,11 @@ from adapters.toys import CLASSES, PRESET, hf_clip
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from torch.utils.data import DataLoader
 
-from domainvl.adapters import MMRL, Adapter, CoOp, LinearProbe, LoRA
+from domainvl.adapters import CLAP, MMRL, Adapter, CLIPAdapter, CoOp, LinearProbe, LoRA, TipAdapter
 from domainvl.data.prompts import PromptSet
 from domainvl.objectives import BinaryCrossEntropy, ClassCrossEntropy, FrozenCosine
 from domainvl.tasks import Classification, WarmupCosine
+from domainvl.tasks.selection import mean_auroc
 
 
 class Images(LightningDataModule):
@@ -44,6 +45,12 @@ class Images(LightningDataModule):
         return DataLoader(self.rows, batch_size=5)
 
     test_dataloader = predict_dataloader = val_dataloader
+
+    def support_batches(self, view, device):
+        yield from self.train_dataloader()
+
+    def validation_batches(self, device):
+        yield from self.val_dataloader()
 
 
 def losses(multilabel, of=("image.logits",)):
@@ -81,6 +88,9 @@ ADAPTERS = {
     "coop": lambda: CoOp(tokens=2),
     "lora": lambda: LoRA(rank=2),
     "probe": lambda: LinearProbe(),
+    "clap": lambda: CLAP(length=1.0, views=1),
+    "clip_adapter": lambda: CLIPAdapter(),
+    "tip_adapter": lambda: TipAdapter(views=1, learn_keys=True),
 }
 
 
@@ -247,9 +257,9 @@ def test_text_prefix_is_computed_once_and_equals_the_whole_pass(tmp_path):
     trainer(tmp_path).fit(model, data)
     with torch.no_grad():
         cached = model.class_features()["text.pooled"]
-        whole = model.adapter.encode("text", model.backbone.text, model._adapter_texts.inputs)["text.pooled"]
+        whole = model.adapter.encode("text", model.backbone.text, model._adapter_texts.inputs, model.speed)
     assert model._text_prefix is not None
-    torch.testing.assert_close(cached, model._adapter_texts.ensemble(whole), rtol=0, atol=0)
+    torch.testing.assert_close(cached, model._adapter_texts.ensemble(whole["text.pooled"]), rtol=0, atol=0)
 
 
 def test_the_identity_adapter_is_the_base_model():
@@ -257,3 +267,64 @@ def test_the_identity_adapter_is_the_base_model():
     image = torch.randn(2, 3, PRESET.size, PRESET.size)
     with torch.no_grad():
         assert torch.equal(Adapter().encode("image", backbone.image, image)["image.pooled"], backbone.image(image))
+
+
+class Chooser(TipAdapter):
+    """Remembers what it was shown."""
+
+    def choose(self, features, scale, measure):
+        self.seen = features["image.pooled"].clone()
+        super().choose(features, scale, measure)
+
+
+@pytest.mark.parametrize("multilabel", [False, True], ids=["single", "multi"])
+@pytest.mark.parametrize("learn_keys", [False, True], ids=["free", "learned"])
+def test_values_are_chosen_once_on_the_validation_split(multilabel, learn_keys, tmp_path):
+    adapter = Chooser(views=1, search=True, learn_keys=learn_keys)
+    model, data = task(adapter, multilabel), Images(multilabel)
+    validation = data.rows[:5]
+    data.validation_batches = lambda device: iter(DataLoader(validation, batch_size=5))
+    run = trainer(tmp_path)
+    run.fit(model, data)
+    with torch.no_grad():
+        expected = model.backbone.image(torch.stack([row["image"] for row in validation]))
+    torch.testing.assert_close(adapter.seen, expected)
+    chosen = adapter.facts()
+    assert chosen["chosen_on"] == "validation split"
+    assert (chosen["alpha"], chosen["beta"]) != (TipAdapter().given["alpha"], TipAdapter().given["beta"])
+    del adapter.seen
+    trainer(tmp_path).test(model, data, verbose=False)
+    assert adapter.facts() == chosen
+    assert not hasattr(adapter, "seen")
+
+
+def test_a_cache_without_anything_to_learn_needs_no_objective(tmp_path):
+    model, data = task(TipAdapter(views=1), objectives={}), Images()
+    run = trainer(tmp_path, max_epochs=1)
+    run.fit(model, data)
+    path = tmp_path / "last.ckpt"
+    run.save_checkpoint(path)
+    assert set(torch.load(path, weights_only=True)["state_dict"]) == {f"adapter.{n}" for n in model.adapter.tensors()}
+    trainer(tmp_path).test(model, data, verbose=False)
+    assert not (model.predictions.adapted == model.predictions.zero_shot).all()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_area_under_the_curve_is_that_of_scikit_learn(seed):
+    from sklearn.metrics import roc_auc_score
+
+    draw = torch.Generator().manual_seed(seed)
+    scores = torch.randint(0, 6, (40, 3), generator=draw).float()
+    positive, known = torch.rand(40, 3, generator=draw) < 0.4, torch.rand(40, 3, generator=draw) < 0.8
+    positive[:, 2] = True
+    areas = [roc_auc_score(positive[known[:, c], c], scores[known[:, c], c]) for c in range(2)]
+    assert mean_auroc(scores, positive, known) == pytest.approx(sum(areas) / 2)
+    assert mean_auroc(scores[:, 2:], positive[:, 2:], known[:, 2:]) == 0.5
+
+
+def test_a_penalty_of_the_adapter_is_part_of_the_loss(tmp_path):
+    run = trainer(tmp_path)
+    run.fit(task(CLAP(length=1.0, views=1, strength=3.0)), Images())
+    found = {key: float(value) for key, value in run.callback_metrics.items()}
+    assert found["train/penalty"] > 0
+    assert found["train/loss"] == pytest.approx(found["train/image_logits"] + found["train/penalty"])

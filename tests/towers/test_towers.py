@@ -217,7 +217,7 @@ def test_inserted_words_equal_written_ones(name):
     table = next(m for m in one.tower.modules() if isinstance(m, nn.Embedding) and len(m.weight) == toys.VOCAB)
     missing = table(spelled.ids[:, prefix : prefix + 2])
 
-    def words(state: TokenState) -> TokenState:
+    def words(state: TokenState, inputs: TextInputs) -> TokenState:
         return state.insert(missing, at=prefix, name="context")
 
     states = [one.tower.embed(TextInputs(ids, keep), words), one.tower.embed(spelled)]
@@ -234,7 +234,7 @@ def test_words_that_do_not_fit_are_refused(name):
     one = toy(name)
     with pytest.raises(ValueError, match="insert fewer vectors"):
         one.tower.embed(
-            one.inputs, lambda state: state.insert(torch.zeros(CONTEXT, one.tower.width), at=state.prefix, name="w")
+            one.inputs, lambda state, _: state.insert(torch.zeros(CONTEXT, one.tower.width), at=state.prefix, name="w")
         )
 
 
@@ -242,7 +242,24 @@ def test_words_that_do_not_fit_are_refused(name):
 def test_images_have_no_words(name):
     one = toy(name)
     with pytest.raises(ValueError, match="image tower"):
-        one.tower.embed(one.inputs, lambda state: state)
+        one.tower.embed(one.inputs, lambda state, _: state)
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@torch.no_grad()
+def test_enter_is_the_last_step_of_embed(name):
+    one = toy(name)
+    norms = [m for m in one.tower.modules() for key in ("pre_layrnorm", "ln_pre", "norm_pre") if hasattr(m, key)]
+    if not norms:
+        tokens = torch.randn(2, 3, one.tower.width)
+        assert one.tower.enter(tokens) is tokens
+        return
+    seen = []
+    norm = next(getattr(norms[0], key) for key in ("pre_layrnorm", "ln_pre", "norm_pre") if hasattr(norms[0], key))
+    handle = norm.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    tokens = one.tower.embed(one.inputs).tokens
+    handle.remove()
+    assert torch.equal(one.tower.enter(seen[0]), tokens)
 
 
 @pytest.mark.parametrize("name", ["hf_clip_image", "openclip_image", "timm_vit"])
