@@ -28,14 +28,13 @@ from domainvl.towers.hf_clip import HFClipImage, HFClipText
 
 
 class RandomClip(Backbone):
-    """The ViT-B/16 with random weights."""
+    """A CLIP with random weights."""
 
-    preset = Preset("benchmark", 224)
-
-    def __init__(self) -> None:
+    def __init__(self, setting: Setting) -> None:
         super().__init__()
-        maker, state = weights()
-        self.model = maker.hf_model("vitb16", state)
+        self.preset = Preset("benchmark", setting.size)
+        maker, arch, state = weights(setting)
+        self.model = maker.hf_model(arch, state)
         self.image, self.text = HFClipImage(self.model), HFClipText(self.model)
         self.logit_scale, self.logit_bias = self.model.logit_scale, None
         self._tokenize = open_clip.get_tokenizer("ViT-B-16")
@@ -107,7 +106,7 @@ class Turns(Callback):
 def train(speed: Speed, setting: Setting, gate: Gate) -> None:
     """As many epochs as the reference trains."""
     method = MMRLpp if setting.method == "MMRL++" else MMRL
-    adapter = method(tokens=5, width=512, first_block=5, alpha=0.7, scale=100.0)
+    adapter = method(tokens=5, width=512, first_block=setting.first, alpha=0.7, scale=100.0)
     objectives = {
         "class_head": ClassCrossEntropy("image@class.logits", weight=0.7),
         "representation_head": ClassCrossEntropy("image@rep.logits", weight=0.3),
@@ -115,10 +114,11 @@ def train(speed: Speed, setting: Setting, gate: Gate) -> None:
         "stay_text": FrozenCosine("text"),
     }
     optimizer = partial(torch.optim.AdamW, lr=1e-3, weight_decay=5e-4)
-    task = Classification(RandomClip(), adapter, objectives, optimizer, speed=speed)  # type: ignore[arg-type]
-    with np.load(setting.folder / "start.npz") as file:
-        start = {_ours(name): torch.from_numpy(file[name]) for name in file.files}
-    task.adopt(adapter, start, setting.names)
+    task = Classification(RandomClip(setting), adapter, objectives, optimizer, speed=speed)  # type: ignore[arg-type]
+    if setting.start.exists():
+        with np.load(setting.start) as file:
+            start = {_ours(name): torch.from_numpy(file[name]) for name in file.files}
+        task.adopt(adapter, start, setting.names)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
             accelerator="cpu",

@@ -47,6 +47,7 @@ class Setting:
         steps: Steps per epoch.
         epochs: Epochs, the first of which is not measured.
         folder: Where the reference writes its start.
+        tiny: Four small blocks in place of a ViT-B/16, to see that everything runs.
     """
 
     method: str
@@ -55,6 +56,27 @@ class Setting:
     steps: int
     epochs: int
     folder: Path
+    tiny: bool = False
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of either tower."""
+        return 4 if self.tiny else 12
+
+    @property
+    def size(self) -> int:
+        """Side of an image."""
+        return 64 if self.tiny else 224
+
+    @property
+    def first(self) -> int:
+        """First block that sees representation tokens, from 0."""
+        return 1 if self.tiny else 5
+
+    @property
+    def start(self) -> Path:
+        """The trainable numbers that all sides start from."""
+        return self.folder / "start.npz"
 
     @property
     def names(self) -> list[str]:
@@ -66,17 +88,21 @@ class Setting:
         """All training images, normalised, and their labels."""
         draw = torch.Generator().manual_seed(1)
         count = self.batch * self.steps
-        return torch.randn(count, 3, 224, 224, generator=draw), torch.arange(count) % self.classes
+        return torch.randn(count, 3, self.size, self.size, generator=draw), torch.arange(count) % self.classes
 
 
-def weights() -> tuple[Any, dict[str, Tensor]]:
-    """The module that draws weights, and those of a ViT-B/16."""
+def weights(setting: Setting) -> tuple[Any, Any, dict[str, Tensor]]:
+    """The module that draws weights, the shape of the model, and its weights."""
     sys.path.insert(0, str(ROOT / "tests" / "reference"))
     import clip_weights
 
-    arch = clip_weights.Arch(512, 224, 16, v_layers=12, v_width=768, t_layers=12, t_width=512)
-    clip_weights.ARCHS["vitb16"] = arch
-    return clip_weights, clip_weights.clip_state_dict(arch, 0)
+    widths = (
+        {"embed": 64, "v_width": 128, "t_width": 128}
+        if setting.tiny
+        else {"embed": 512, "v_width": 768, "t_width": 512}
+    )
+    arch = clip_weights.Arch(image=setting.size, patch=16, v_layers=setting.blocks, t_layers=setting.blocks, **widths)
+    return clip_weights, arch, clip_weights.clip_state_dict(arch, 0)
 
 
 def serve(side: Callable[..., Iterator[float]], arguments: tuple[Any, ...], pipe: Connection) -> None:
@@ -127,12 +153,12 @@ class Gate:
 
 def reference(checkout: Path, setting: Setting, gate: Gate) -> None:
     """The authors' own `build_model` and `forward_backward`, on the CPU."""
-    _, state = weights()
+    _, _, state = weights(setting)
     file = setting.folder / "clip.pt"
     torch.save(state, file)
     module = import_reference(checkout, METHODS[setting.method], file)
     trainer = module.MMRLpp() if setting.method == "MMRL++" else module.MMRL()
-    trainer.cfg = config(setting.method)
+    trainer.cfg = config(setting)
     trainer.device = torch.device("cpu")
     trainer.dm = _tree(dataset=_tree(classnames=setting.names))
     torch.manual_seed(7)
@@ -142,7 +168,7 @@ def reference(checkout: Path, setting: Setting, gate: Gate) -> None:
     del state
     trainer.num_batches = setting.steps
     trained = {name: tensor for name, tensor in trainer.model.named_parameters() if tensor.requires_grad}
-    np.savez(setting.folder / "start.npz", **{name: tensor.detach().numpy() for name, tensor in trained.items()})
+    np.savez(setting.start, **{name: tensor.detach().numpy() for name, tensor in trained.items()})
     images, labels = setting.images()
     trainer.model.train()
     gate.ready()
@@ -201,15 +227,16 @@ def _not_an_archive(*arguments: Any, **named: Any) -> None:
     raise RuntimeError("the weights are a state dict")
 
 
-def config(method: str) -> Any:
+def config(setting: Setting) -> Any:
     """What their configuration files hold, as far as a step reads it."""
-    own = {"ALPHA": 0.7, "REG_WEIGHT": 1.0, "N_REP_TOKENS": 5, "REP_LAYERS": list(range(6, 13)), "PREC": "fp32"}
+    layers = list(range(setting.first + 1, setting.blocks + 1))
+    own = {"ALPHA": 0.7, "REG_WEIGHT": 1.0, "N_REP_TOKENS": 5, "REP_LAYERS": layers, "PREC": "fp32"}
     own |= {"REP_DIM": 512, "BETA": 0.9, "PROJ_LORA_DIM": 64, "RES_LORA_DIM": 4}
-    key = "MMRLpp" if method == "MMRL++" else "MMRL"
+    key = "MMRLpp" if setting.method == "MMRL++" else "MMRL"
     return _tree(
         MODEL=_tree(BACKBONE=_tree(NAME="ViT-B/16"), INIT_WEIGHTS=""),
         DATASET=_tree(NAME="EuroSAT"),
-        INPUT=_tree(SIZE=(224, 224)),
+        INPUT=_tree(SIZE=(setting.size, setting.size)),
         OPTIM=None,
         TRAINER=_tree(**{key: _tree(**own)}),
     )

@@ -9,7 +9,7 @@ import pytest
 import torch
 from adapters.test_adapters import ADAPTERS
 from adapters.toys import TOYS, attached, moved, pictures, texts, toy
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cosine_similarity, cross_entropy
 
 from domainvl.speed import PLAIN, Speed
 
@@ -26,7 +26,10 @@ LABEL = torch.tensor([0, 1, 2, 3, 1])
 def step(name, where, speed):
     """Features and gradients of one step."""
     backbone = toy(where)
-    adapter = moved(attached(ADAPTERS[name](), backbone, CLASSES))
+    if speed.frozen == "bf16":
+        backbone.image.cast_blocks(torch.bfloat16)
+        backbone.text.cast_blocks(torch.bfloat16)
+    adapter = moved(attached(ADAPTERS[name](), backbone, CLASSES).float())
     features = adapter.encode("image", backbone.image, pictures(), speed)
     if adapter.text_per_image:
         rows = adapter.encode_per_image(backbone.text, texts(adapter, backbone, CLASSES), features["image.pooled"])
@@ -53,3 +56,17 @@ def test_the_same_numbers(name, where, switch):
             assert fast[key] is None, key
         else:
             assert float((fast[key] - value).norm() / value.norm()) < GRADIENTS, key
+
+
+@pytest.mark.parametrize("where", TOYS)
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_frozen_blocks_in_bf16(name, where):
+    exact, slow = step(name, where, Speed())
+    features, fast = step(name, where, Speed(frozen="bf16"))
+    for key, value in exact.items():
+        assert features[key].dtype == torch.float32, key
+        assert cosine_similarity(features[key].flatten(), value.flatten(), dim=0) > 0.99, key
+    for key, value in slow.items():
+        if value is not None:
+            assert fast[key].dtype == torch.float32, key
+            assert cosine_similarity(fast[key].flatten(), value.flatten(), dim=0) > 0.9, key
