@@ -11,7 +11,6 @@ import hashlib
 import importlib
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -20,7 +19,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, cast
 
-__all__ = ["DOMAINS", "cache_root", "cached", "write"]
+from domainvl.cache import cache_root
+
+__all__ = ["DOMAINS", "cached", "write"]
 
 DOMAINS: Mapping[str, str] = MappingProxyType({"cxr": "domainvl.samples.cxr"})
 """Domain name -> dotted name of its generator module."""
@@ -119,15 +120,6 @@ def _module_name(domain: str) -> str:
     if domain not in DOMAINS:
         raise ValueError(f"samples: unknown domain {domain!r}; known: {', '.join(sorted(DOMAINS))}")
     return DOMAINS[domain]
-
-
-def cache_root() -> Path:
-    """Where this machine keeps what can be made again: `DOMAINVL_CACHE`, or `domainvl` in the user's cache."""
-    if own := os.environ.get("DOMAINVL_CACHE"):
-        return Path(own).expanduser()
-    if shared := os.environ.get("XDG_CACHE_HOME"):
-        return Path(shared).expanduser() / "domainvl"
-    return Path.home() / ".cache" / "domainvl"
 
 
 def _source_hash(domain: str) -> str:

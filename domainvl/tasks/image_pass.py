@@ -17,9 +17,9 @@ from torch import Tensor
 from domainvl import __version__
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
+from domainvl.cache import cache_root
 from domainvl.data.store import Fields, Store, make_room, row_bytes
 from domainvl.data.views import Pictures
-from domainvl.samples import cache_root
 from domainvl.speed import Speed
 from domainvl.tokens import TokenState
 

@@ -8,6 +8,7 @@ answered in another way while a tower runs.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -34,9 +35,17 @@ class OneDnn(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
+@functools.cache
 def available() -> bool:
-    """Whether this build of torch has oneDNN's linear layer."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Whether this build of torch has oneDNN's linear layer, found by asking it: the operator is not public."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    one = torch.ones(1, 1)
+    try:
+        product = torch.ops.mkldnn._linear_pointwise(one, one, None, "none", [], "")
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return bool(product == one)
 
 
 def _fits(tokens: Tensor, weight: Tensor, bias: Tensor | None) -> bool:

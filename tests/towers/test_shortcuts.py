@@ -96,17 +96,20 @@ def test_a_tower_opens_or_says_that_it_does_not(name):
 def asked(monkeypatch, one: Toy, inputs: object, **shortcut: object) -> list[tuple[int, int]]:
     """Rows and tokens that went through a block opened."""
     shapes: list[tuple[int, int]] = []
+
+    def watched(original):
+        def read(self, tokens, *rest):
+            shape = tuple(tokens.shape[:2])
+            # One of the two may call the other.
+            if shapes[-1:] != [shape]:
+                shapes.append(shape)
+            return original(self, tokens, *rest)
+
+        return read
+
     for kind in Opened.__subclasses__():
         for method in ("read", "read_few"):
-
-            def read(self, tokens, *rest, original=getattr(kind, method)):
-                shape = tuple(tokens.shape[:2])
-                # One of the two may call the other.
-                if shapes[-1:] != [shape]:
-                    shapes.append(shape)
-                return original(self, tokens, *rest)
-
-            monkeypatch.setattr(kind, method, read)
+            monkeypatch.setattr(kind, method, watched(getattr(kind, method)))
     one.tower.run(one.tower.embed(inputs), **shortcut)
     return shapes
 

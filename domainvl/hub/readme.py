@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-if TYPE_CHECKING:
-    from domainvl.backbones.base import BackboneSpec
-    from domainvl.hub import AdapterCard
+from domainvl.backbones.base import BackboneSpec
+from domainvl.hub.card import AdapterCard
 
 _PATH = re.compile(r"^(?:~|/|file:|[A-Za-z]:[\\/]|\\\\)")
 _SHOWN_CLASSES = 40
