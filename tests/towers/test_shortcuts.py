@@ -93,20 +93,23 @@ def test_a_tower_opens_or_says_that_it_does_not(name):
     assert len(one.tower.layers) == one.tower.depth
 
 
+def noting(original, shapes: list[tuple[int, int]]):
+    def read(self, tokens, *rest):
+        shape = tuple(tokens.shape[:2])
+        # One of the two may call the other.
+        if shapes[-1:] != [shape]:
+            shapes.append(shape)
+        return original(self, tokens, *rest)
+
+    return read
+
+
 def asked(monkeypatch, one: Toy, inputs: object, **shortcut: object) -> list[tuple[int, int]]:
     """Rows and tokens that went through a block opened."""
     shapes: list[tuple[int, int]] = []
     for kind in Opened.__subclasses__():
         for method in ("read", "read_few"):
-
-            def read(self, tokens, *rest, original=getattr(kind, method)):
-                shape = tuple(tokens.shape[:2])
-                # One of the two may call the other.
-                if shapes[-1:] != [shape]:
-                    shapes.append(shape)
-                return original(self, tokens, *rest)
-
-            monkeypatch.setattr(kind, method, read)
+            monkeypatch.setattr(kind, method, noting(getattr(kind, method), shapes))
     one.tower.run(one.tower.embed(inputs), **shortcut)
     return shapes
 
