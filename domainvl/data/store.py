@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from math import prod
 from pathlib import Path
@@ -24,6 +25,7 @@ Fields = Mapping[str, tuple[tuple[int, ...], torch.dtype]]
 """Shape and type of one row, by name."""
 
 _META = "meta.json"
+_DRAFT = ".draft-"
 
 
 class Store:
@@ -62,7 +64,7 @@ class Store:
 
     def _make(self, folder: Path, slots: int, fields: Fields) -> None:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(mkdtemp(prefix=".draft-", dir=folder.parent))
+        draft = Path(mkdtemp(prefix=_DRAFT, dir=folder.parent))
         try:
             sizes = {name: row_bytes({name: field}) for name, field in fields.items()} | {"done": 1}
             for name, size in sizes.items():
@@ -86,15 +88,30 @@ def row_bytes(fields: Fields) -> int:
 
 def make_room(root: Path, needed: int, budget: int) -> None:
     """Delete the stores below `root` that were not used for longest, until `needed` more bytes stay in `budget`."""
-    stores = [path.parent for path in root.glob(f"*/{_META}")]
-    sizes = {store: sum(file.stat().st_size for file in store.iterdir()) for store in stores}
-    total = sum(sizes.values())
-    for store in sorted(stores, key=lambda one: (one / _META).stat().st_mtime):
+    stores = []
+    for folder in root.iterdir() if root.exists() else ():
+        try:
+            age = (folder / _META).stat().st_mtime
+            stores.append((age, sum(file.stat().st_size for file in folder.iterdir()), folder))
+        except FileNotFoundError:
+            # Another process is making or deleting it; a draft that stayed for an hour was left by a killed one.
+            if folder.name.startswith(_DRAFT) and _idle(folder) > 3600:
+                shutil.rmtree(folder, ignore_errors=True)
+    total = sum(size for _, size, _ in stores)
+    for _, size, folder in sorted(stores):
         if total + needed <= budget:
             return
         # A run that still reads it keeps its mapped files.
-        shutil.rmtree(store, ignore_errors=True)
-        total -= sizes[store]
+        shutil.rmtree(folder, ignore_errors=True)
+        total -= size
+
+
+def _idle(folder: Path) -> float:
+    """Seconds since something in a folder was last made; 0 when it is gone."""
+    try:
+        return time.time() - folder.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _mapped(path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -1,6 +1,6 @@
 """Shortcuts say what the plain computation says, for every adapter on every tower family: values and gradients.
 
-In fp32 sums run in another order: features 3e-6 and gradients 1e-5 relative L2 at most, measured here.
+In fp32 sums run in another order: features 1.1e-6 and gradients 1.8e-5 (DoRA) relative L2 at most, measured here.
 """
 
 from dataclasses import replace

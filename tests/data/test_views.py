@@ -140,6 +140,16 @@ def test_room_is_made_by_age(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_a_killed_run_left_goes_after_an_hour(tmp_path):
+    for name in (".draft-old", ".draft-new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokens.bin").write_bytes(b"0")
+    os.utime(tmp_path / ".draft-old", (1000, 1000))
+    make_room(tmp_path, 1, 10)
+    assert [path.name for path in tmp_path.iterdir()] == [".draft-new"]
+    make_room(tmp_path / "not there", 1, 10)
+
+
 def test_augment_is_as_it_was_when_it_draws_itself():
     torch.manual_seed(0)
     drawn = Augment()(batch()["image"])

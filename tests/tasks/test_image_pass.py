@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from adapters.toys import hf_clip
+from adapters.toys import PRESET, hf_clip
 from lightning.pytorch import seed_everything
 from tasks.test_classification import Images, losses, trainer
 
@@ -14,7 +14,7 @@ from domainvl.data.views import Pictures
 from domainvl.objectives import FrozenCosine
 from domainvl.speed import Speed
 from domainvl.tasks import Classification
-from domainvl.tasks.image_pass import CachedPass
+from domainvl.tasks.image_pass import CachedPass, ImagePass
 
 ADAPTERS = {
     "mmrl": partial(MMRL, tokens=2, width=8),
@@ -71,6 +71,23 @@ def test_later_epochs_and_runs_read(name, tmp_path):
     assert fitted(ADAPTERS[name](), tmp_path, Speed())[1] == 2
     assert fitted(ADAPTERS[name](), tmp_path, Speed(), Pictured("others"))[1] == 12 + 2
     assert fitted(ADAPTERS[name](), tmp_path, Speed(cache=0))[1] >= 36
+
+
+@pytest.mark.parametrize("name", ["mmrl", "coop"])
+def test_a_batch_of_known_and_new_pictures(name):
+    backbone, adapter = hf_clip(), ADAPTERS[name]()
+    adapter.attach(backbone)
+    image = ImagePass(backbone, adapter, Speed())
+    cached = CachedPass(image, Pictures("mixed", 2, np.arange(4)), frozen=True, setting="")
+    pixels = torch.randn(4, 3, PRESET.size, PRESET.size)
+    view = torch.tensor([1, 1, 1, 1])
+    for index in ([0, 1], [1, 2], [3, 0, 2]):
+        chosen = torch.tensor(index)
+        seen, plain = cached(pixels[chosen], chosen, view[chosen]), image(pixels[chosen], True)
+        torch.testing.assert_close(seen.prefix.tokens, plain.prefix.tokens, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(seen.frozen, plain.frozen, rtol=1e-5, atol=1e-5)
+        assert torch.equal(seen.prefix.readout, plain.prefix.readout)
+    assert cached._store.missing(torch.arange(8)).tolist() == [True, False] * 4
 
 
 def test_from_the_first_block_on_the_untouched_feature_alone_is_kept(tmp_path):
