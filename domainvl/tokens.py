@@ -115,6 +115,16 @@ class TokenState:
             self, tokens=tokens, keep=keep, readout=readout, prefix=prefix, spans=spans, shared=shared, _mask=None
         )
 
+    def mark(self, at: int, count: int, name: str) -> TokenState:
+        """Remember `count` tokens from position `at` as `spans[name]`, as if they had been inserted."""
+        if name in self.spans:
+            raise ValueError(f"TokenState.mark: a span named {name!r} is there already")
+        if not 0 <= at <= at + count <= self.length:
+            raise ValueError(
+                f"TokenState.mark: {count} tokens from position {at} are outside a sequence of {self.length} tokens"
+            )
+        return replace(self, spans={**self.spans, name: slice(at, at + count)})
+
     def overwrite(self, new: Tensor, name: str) -> TokenState:
         """Replace the values of an inserted span by `new` (`[K, D]` or `[B, K, D]`)."""
         span = self._span(name)

@@ -43,6 +43,14 @@ def test_per_sample_tokens_and_gradient():
     assert torch.equal(new.grad, torch.ones_like(new))
 
 
+def test_marked_tokens_are_a_span():
+    after = state().mark(1, 2, "a")
+    assert torch.equal(after.take("a"), state().tokens[:, 1:3])
+    after = after.insert(torch.ones(1, 3), at=0, name="b").overwrite(torch.zeros(2, 3), "a")
+    assert torch.equal(after.tokens[:, 2:4], torch.zeros(2, 2, 3))
+    assert torch.equal(after.original().tokens, state().tokens[:, [0, 3, 4]])
+
+
 @pytest.mark.parametrize("at", [[1, 1], [1, 4], [5, 2]])
 def test_scatter_is_insert_row_by_row(at):
     keep = torch.tensor([[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]], dtype=torch.bool)
@@ -66,6 +74,8 @@ def test_scatter_is_insert_row_by_row(at):
         (lambda s: s.insert(torch.zeros(2, 3), 0, "a").insert(torch.zeros(1, 3), 1, "b"), "inside the span"),
         (lambda s: s.insert(torch.zeros(2, 3), 0, "a").overwrite(torch.zeros(1, 3), "a"), "holds 2 tokens"),
         (lambda s: s.step(torch.zeros(2, 4, 3)), "use insert"),
+        (lambda s: s.mark(4, 2, "a"), "outside a sequence of 5"),
+        (lambda s: s.mark(0, 2, "a").mark(3, 1, "a"), "there already"),
         (lambda s: s.scatter(torch.zeros(1, 3), torch.tensor([1, 6])), r"1 to 6 are outside 0\.\.5"),
         (lambda s: s.insert(torch.zeros(1, 3), 0, "a").scatter(torch.zeros(1, 3), torch.tensor([1, 1])), "spans"),
     ],

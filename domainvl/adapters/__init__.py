@@ -3,13 +3,16 @@
 from domainvl.adapters.base import Adapter
 from domainvl.adapters.clap import CLAP
 from domainvl.adapters.clip_adapter import CLIPAdapter
+from domainvl.adapters.cocoop import CoCoOp
 from domainvl.adapters.compose import Compose
 from domainvl.adapters.coop import CoOp
 from domainvl.adapters.dcar import DCAR
 from domainvl.adapters.lora import LoRA
+from domainvl.adapters.maple import MaPLe
 from domainvl.adapters.mmrl import MMRL
 from domainvl.adapters.mmrlpp import MMRLpp
 from domainvl.adapters.probe import LinearProbe
+from domainvl.adapters.promptsrc import PromptSRC
 from domainvl.adapters.sgva import SgVA
 from domainvl.adapters.tip_adapter import TipAdapter
 from domainvl.adapters.vpt import VPT
@@ -21,11 +24,14 @@ __all__ = [
     "VPT",
     "Adapter",
     "CLIPAdapter",
+    "CoCoOp",
     "CoOp",
     "Compose",
     "LinearProbe",
     "LoRA",
     "MMRLpp",
+    "MaPLe",
+    "PromptSRC",
     "SgVA",
     "TipAdapter",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from domainvl.backbones.base import Backbone
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
+from domainvl.towers.base import Tower
 
 
 @dataclass(frozen=True)
@@ -57,26 +58,30 @@ def start_from(method: str, backbone: Backbone, init: str) -> Tensor:
     return vectors
 
 
-def start_and_rest(method: str, backbone: Backbone, init: str | None, tokens: int) -> tuple[Tensor, str]:
-    """Learned vectors `[tokens, D]` that stand for the first words of `init`, and its other words.
-
-    Without `init` they are small random vectors, and there are no other words.
-    """
+def start_of(method: str, backbone: Backbone, init: str | None, tokens: int) -> Tensor:
+    """Word embeddings of the first tokens of `init`, or small random vectors without it, `[tokens, D]`."""
     if init is None:
-        return torch.randn(tokens, backbone.text.width) * 0.02, ""
-    words = init.split()
-    for count in range(1, len(words) + 1):
-        spelled = spell(backbone, " ".join(words[:count]))
-        if len(spelled) == tokens:
-            return spelled.vectors, " ".join(words[count:])
-        if len(spelled) > tokens:
-            raise ValueError(
-                f"{method}: {tokens} tokens end inside the word {words[count - 1]!r} of init={init!r} here; "
-                "give another number of tokens, or null for random vectors"
-            )
-    raise ValueError(
-        f"{method}: init={init!r} has fewer than {tokens} tokens here; give more words, or null for random vectors"
-    )
+        return torch.randn(tokens, backbone.text.width) * 0.02
+    vectors = start_from(method, backbone, init)
+    if len(vectors) < tokens:
+        raise ValueError(
+            f"{method}: init={init!r} is {len(vectors)} tokens here, fewer than tokens={tokens}; give more words, or "
+            "null for random vectors"
+        )
+    return vectors[:tokens]
+
+
+def begin_with(init: str | None, template: str, negative: bool) -> str:
+    """A template that starts with the words of `init`; the name alone follows them, or all of a negative template."""
+    rest = template if negative else "{}."
+    return rest if init is None else f"{init} {rest}"
+
+
+def learned(state: TokenState, context: Tensor, init: str | None, name: str) -> TokenState:
+    """Put learned vectors `[K, D]` behind the start: in the place of the first tokens of `init` where there is one."""
+    if init is None:
+        return state.insert(context, at=state.prefix, name=name)
+    return state.mark(state.prefix, len(context), name).overwrite(context, name)
 
 
 def words_end(ids: Tensor, prefix: int, end: int, dot: Tensor) -> Tensor:
@@ -89,3 +94,16 @@ def words_end(ids: Tensor, prefix: int, end: int, dot: Tensor) -> Tensor:
     places = behind[:, None] + torch.arange(len(dot), device=ids.device)
     stopped = (ids.gather(1, places.clamp_max(ids.shape[1] - 1)) == dot).all(dim=1)
     return torch.where(stopped, behind, last)
+
+
+def prompt_depth(method: str, depth: int | None, image: Tower, text: Tower) -> int:
+    """Number of blocks that get prompts in both towers; without `depth` three quarters of the shallower one."""
+    most = min(image.depth, text.depth)
+    if depth is None:
+        return max(1, most * 3 // 4)
+    if depth > most:
+        raise ValueError(
+            f"{method}: depth must lie in 1..{most} for {type(image).__name__} ({image.depth} blocks) and "
+            f"{type(text).__name__} ({text.depth} blocks), got {depth}"
+        )
+    return depth

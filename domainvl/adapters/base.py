@@ -198,7 +198,8 @@ class Adapter(nn.Module, ABC):
                     f"{type(self).__name__}: the saved {name} is {tuple(tensors[name].shape)}, here it is "
                     f"{tuple(tensor.shape)}; the adapter was made for another backbone or other classes"
                 )
-        self.load_state_dict(tensors)
+        # What an adapter keeps for checkpoints alone is in its state and not among its tensors.
+        self.load_state_dict(tensors, strict=False)
 
 
 def cosine_logits(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:

@@ -6,6 +6,8 @@ from domainvl.objectives.category_cross_entropy import CategoryCrossEntropy
 from domainvl.objectives.class_cross_entropy import ClassCrossEntropy
 from domainvl.objectives.distillation import Distillation
 from domainvl.objectives.frozen_cosine import FrozenCosine
+from domainvl.objectives.frozen_kl import FrozenKL
+from domainvl.objectives.frozen_l1 import FrozenL1
 
 __all__ = [
     "BinaryCrossEntropy",
@@ -14,5 +16,7 @@ __all__ = [
     "Context",
     "Distillation",
     "FrozenCosine",
+    "FrozenKL",
+    "FrozenL1",
     "Objective",
 ]

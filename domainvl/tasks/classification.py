@@ -154,14 +154,18 @@ class Classification(Task):
         blank = torch.zeros(1, 3, size, size, device=self.backbone.logit_scale.device)
         with torch.no_grad():
             features = self.features(blank)
-        return sorted({*features, "frozen/image.pooled", "frozen/text.pooled"})
+        return sorted({*features, "frozen/image.pooled", "frozen/image.logits", "frozen/text.pooled"})
+
+    def _needs_frozen_image(self) -> bool:
+        """Whether an objective reads what the untouched model makes of an image."""
+        return self.needs("frozen/image.pooled") or self.needs("frozen/image.logits")
 
     def _remember(self, data: Any) -> None:
         """Keep what the frozen image tower says about the training pictures, where these are finitely many."""
         pictures = data.pictures() if self.speed.cache and hasattr(data, "pictures") else None
         if pictures is not None:
             setting = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
-            self._cached = CachedPass(self._image, pictures, self.needs("frozen/image.pooled"), setting)
+            self._cached = CachedPass(self._image, pictures, self._needs_frozen_image(), setting)
 
     # Features
 
@@ -186,6 +190,7 @@ class Classification(Task):
             features |= self.class_features() if text is None else text
         if seen.frozen is not None:
             features["frozen/image.pooled"] = seen.frozen
+            features["frozen/image.logits"] = self._zero_shot_scores(seen.frozen)
         features["frozen/text.pooled"] = self._frozen_text
         scores = adapter.logits(features, self.backbone.scale(), novel=self.novel)
         return features | {key: self._decision(value) for key, value in scores.items()}
@@ -205,9 +210,11 @@ class Classification(Task):
 
     def zero_shot(self, frozen_image: Tensor) -> Tensor:
         """Probabilities of the untouched model, `[B, C]`."""
+        return self._probability(self._zero_shot_scores(frozen_image))
+
+    def _zero_shot_scores(self, frozen_image: Tensor) -> Tensor:
         features = {"image.pooled": frozen_image, "text.pooled": self._frozen_text}
-        scores = self._plain.logits(features, self.backbone.scale())["image.logits"]
-        return self._probability(self._decision(scores))
+        return self._decision(self._plain.logits(features, self.backbone.scale())["image.logits"])
 
     def _decision(self, scores: Tensor) -> Tensor:
         """One logit per class: in multi-label data the yes prompts minus the no prompts."""
@@ -227,7 +234,7 @@ class Classification(Task):
             return None
         image = batch["image"]
         seen = None if self._cached is None else self._cached(image, batch["index"], batch["view"])
-        features = self.features(image, frozen_image=self.needs("frozen/image.pooled"), seen=seen)
+        features = self.features(image, frozen_image=self._needs_frozen_image(), seen=seen)
         return self.total_loss(features, batch)
 
     def on_validation_epoch_start(self) -> None:

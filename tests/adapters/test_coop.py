@@ -5,7 +5,8 @@ import torch
 from adapters.toys import CLASSES, END, attached, moved, toy
 from torch import nn
 
-from domainvl.adapters import CoOp
+from domainvl.adapters import CoOp, MaPLe, PromptSRC
+from domainvl.adapters._words import words_end
 from domainvl.features import TextInputs
 
 TOKENS = 3
@@ -90,3 +91,34 @@ def test_context_that_does_not_fit_says_so():
     inputs = TextInputs(torch.tensor([[61, 5, END]]))
     with pytest.raises(ValueError, match="40 of them inserted"):
         adapter.encode("text", backbone.text, inputs)
+
+
+@pytest.mark.parametrize("make", [MaPLe, PromptSRC])
+@pytest.mark.parametrize("tokens", [1, 2, 4])
+def test_deep_prompts_start_as_the_whole_prompt(make, tokens):
+    """The first tokens of the words are learned, the others stay."""
+    backbone = toy("hf_clip")
+    adapter = attached(make(tokens=tokens, depth=1), backbone)
+    inputs = backbone.tokenize([adapter.prompt("ignored {}").replace("{}", name) for name in CLASSES])
+    plain = backbone.text(backbone.tokenize([f"a photo of a {name}." for name in CLASSES]))
+    torch.testing.assert_close(adapter.encode("text", backbone.text, inputs)["text.pooled"], plain, rtol=0, atol=1e-6)
+    assert adapter.prompt("no {}.", negative=True) == "a photo of a no {}."
+
+
+def test_words_with_too_few_tokens_are_refused():
+    with pytest.raises(ValueError, match="MaPLe: init='a photo' is 2 tokens here, fewer than tokens=3"):
+        MaPLe(tokens=3, init="a photo").attach(toy("hf_clip"))
+
+
+@pytest.mark.parametrize("make", [MaPLe, PromptSRC])
+def test_more_prompted_blocks_than_there_are_names_both_towers(make):
+    with pytest.raises(ValueError, match=r"depth must lie in 1\.\.3 for HFClipImage \(4 blocks\) and HFClipText"):
+        make(depth=4).attach(toy("hf_clip"))
+
+
+def test_name_ends_in_front_of_the_full_stop_if_there_is_one():
+    ids = torch.tensor(
+        [[61, 5, 6, 7, END, 60], [61, 5, 6, 8, END, 60], [61, 7, END, END, END, END], [61, 5, 6, 6, 6, 6]]
+    )
+    assert words_end(ids, 1, END, torch.tensor([7])).tolist() == [3, 4, 1, 6]
+    assert words_end(ids, 1, END, torch.tensor([], dtype=torch.long)).tolist() == [4, 4, 2, 6]

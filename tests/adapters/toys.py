@@ -172,5 +172,9 @@ def moved(adapter):
 
 def scores(adapter, backbone, classes=CLASSES, novel=False):
     features = adapter.encode("image", backbone.image, pictures())
-    features |= adapter.encode("text", backbone.text, texts(adapter, backbone, classes))
+    rows = texts(adapter, backbone, classes)
+    if adapter.text_per_image:
+        features["text.pooled"] = adapter.encode_per_image(backbone.text, rows, features["image.pooled"])
+    else:
+        features |= adapter.encode("text", backbone.text, rows)
     return features | adapter.logits(features, backbone.scale(), novel=novel)

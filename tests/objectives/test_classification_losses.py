@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from domainvl.objectives import BinaryCrossEntropy, ClassCrossEntropy, Context, FrozenCosine
+from domainvl.objectives import BinaryCrossEntropy, ClassCrossEntropy, Context, FrozenCosine, FrozenKL, FrozenL1
 
 CONTEXT = Context(scale=torch.tensor(1.0), epoch=0)
 
@@ -50,6 +50,38 @@ def test_balance_gives_both_labels_the_same_weight():
     batch = {"label": torch.tensor([[1.0], [0.0], [0.0], [0.0]]), "valid": torch.ones(4, 1, dtype=torch.bool)}
     loss(BinaryCrossEntropy(balance=True), {"image.logits": logits}, batch).backward()
     assert logits.grad[0].item() == pytest.approx(-logits.grad[1:].sum().item())
+
+
+def test_frozen_l1_is_the_mean_over_components_of_unit_vectors():
+    adapted = torch.tensor([[3.0, 4.0], [0.0, -2.0]], requires_grad=True)
+    frozen = torch.tensor([[1.0, 0.0], [0.0, -7.0]], requires_grad=True)
+    objective = FrozenL1("image")
+    assert objective.needs == {"image.pooled", "frozen/image.pooled"}
+    value = loss(objective, {"image.pooled": adapted, "frozen/image.pooled": frozen})
+    assert value.item() == pytest.approx((0.4 + 0.8) / 4)
+    value.backward()
+    assert frozen.grad is None
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_frozen_kl_is_the_closed_form(multilabel):
+    scores, frozen = (torch.randn(4, 3, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
+    scores.requires_grad_()
+    frozen.requires_grad_()
+    batch = {"label": torch.zeros(4, 3) if multilabel else torch.zeros(4, dtype=torch.long)}
+    value = loss(FrozenKL(), {"image.logits": scores, "frozen/image.logits": frozen}, batch)
+    if multilabel:
+        p, q = frozen.detach().sigmoid(), scores.detach().sigmoid()
+        expected = (p * (p / q).log() + (1 - p) * ((1 - p) / (1 - q)).log()).mean()
+    else:
+        p, q = frozen.detach().softmax(-1), scores.detach().softmax(-1)
+        expected = (p * (p / q).log()).mean()
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    value.backward()
+    assert frozen.grad is None
+    assert float(scores.grad.abs().max()) > 0
+    same = loss(FrozenKL(), {"image.logits": frozen, "frozen/image.logits": frozen}, batch)
+    assert same.item() == pytest.approx(0, abs=1e-7)
 
 
 def test_frozen_cosine_is_zero_for_the_same_direction_and_blind_to_the_teacher():

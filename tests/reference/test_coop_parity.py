@@ -1,10 +1,10 @@
 """CoOp and KgCoOp against figures recorded from the authors' code.
 
 coop-*.npz: KaiyangZhou/CoOp at ff61507, `CustomCLIP` of trainers/coop.py, unmodified; kgcoop-tiny.npz: htyao89/KgCoOp
-at c43ccc3, `CustomCLIP` and `forward_backward` of trainers/kgcoop.py, unmodified. On CPU in fp32 (Dassl's modules and
-the download of weights stubbed, `.cuda()` and `.half()` the identity) on `clip_state_dict("tiny", 0)`, images and
-labels of mmrl-tiny.npz, five classes; 4 tokens, moved by .05 N(0, 1) first. `in/tokens` are the class names with a
-full stop, `in/frozen_tokens` the prompts of the frozen side.
+at c43ccc3, `CustomCLIP` and `forward_backward` of trainers/kgcoop.py, unmodified. On CPU in fp32 (Dassl and the
+download of weights stubbed, `.cuda()` and `.half()` the identity) on `clip_state_dict("tiny", 0)`, images and labels of
+mmrl-tiny.npz, five classes; 4 tokens, moved by .05 N(0, 1) first. `in/tokens` are the class names with a full stop,
+`in/frozen_tokens` the prompts of the frozen side.
 """
 
 import pytest

@@ -7,11 +7,25 @@ import torch
 import torch.nn.functional as F
 from adapters.toys import CLASSES, PRESET, hf_clip
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
-from domainvl.adapters import CLAP, MMRL, Adapter, CLIPAdapter, CoOp, LinearProbe, LoRA, TipAdapter
+from domainvl.adapters import (
+    CLAP,
+    MMRL,
+    VPT,
+    Adapter,
+    CLIPAdapter,
+    CoCoOp,
+    CoOp,
+    LinearProbe,
+    LoRA,
+    MaPLe,
+    PromptSRC,
+    TipAdapter,
+)
 from domainvl.data.prompts import PromptSet
-from domainvl.objectives import BinaryCrossEntropy, ClassCrossEntropy, FrozenCosine
+from domainvl.objectives import BinaryCrossEntropy, ClassCrossEntropy, FrozenCosine, FrozenKL, FrozenL1
 from domainvl.tasks import Classification, WarmupCosine
 from domainvl.tasks.selection import mean_auroc
 
@@ -86,6 +100,11 @@ def trainer(folder, **settings):
 ADAPTERS = {
     "mmrl": lambda: MMRL(tokens=2, width=8),
     "coop": lambda: CoOp(tokens=2),
+    "coop_per_class": lambda: CoOp(tokens=2, class_specific=True, position="middle"),
+    "cocoop": lambda: CoCoOp(tokens=2, init=None),
+    "maple": lambda: MaPLe(tokens=2, init=None),
+    "promptsrc": lambda: PromptSRC(tokens=2, init=None, mean=1.0),
+    "vpt": lambda: VPT(tokens=2),
     "lora": lambda: LoRA(rank=2),
     "probe": lambda: LinearProbe(),
     "clap": lambda: CLAP(length=1.0, views=1),
@@ -202,6 +221,29 @@ def test_a_checkpoint_holds_what_was_trained_and_resumes_to_the_same_weights(tmp
     for name, tensor in whole.adapter.tensors().items():
         assert torch.equal(resumed.adapter.tensors()[name], tensor)
         assert not torch.equal(half.adapter.tensors()[name], tensor)
+
+
+@pytest.mark.parametrize("multilabel", [False, True], ids=["single", "multi"])
+def test_an_average_over_epochs_survives_an_interruption(multilabel, tmp_path):
+    def fitted(resume=None):
+        stay = {"text": FrozenL1("text"), "image": FrozenL1("image"), "scores": FrozenKL()}
+        adapter = PromptSRC(tokens=2, init=None, mean=2.0)
+        model = task(adapter, multilabel, {**losses(multilabel), **stay}, schedule=None)
+        every = ModelCheckpoint(tmp_path, "{epoch}", save_top_k=-1, every_n_epochs=1, save_on_train_epoch_end=True)
+        run = trainer(tmp_path, max_epochs=4, enable_checkpointing=True, callbacks=[] if resume else [every])
+        run.fit(model, Images(multilabel), ckpt_path=resume, weights_only=True)
+        return model.adapter.tensors()
+
+    whole = fitted()
+    epochs = [torch.load(tmp_path / f"epoch={e}.ckpt", weights_only=True)["state_dict"] for e in range(4)]
+    weights = torch.tensor([-0.5, 0.0, -0.5, -2.0]).softmax(0)
+    resumed = fitted(tmp_path / "epoch=1.ckpt")
+    for name, tensor in whole.items():
+        assert torch.equal(resumed[name], tensor), name
+        assert torch.equal(epochs[3][f"adapter.{name}"], tensor), name
+        total = epochs[2]["adapter.sum_of_" + name.replace(".", "_")]
+        before = sum(w * epoch[f"adapter.{name}"] for w, epoch in zip(weights[:3], epochs[:3], strict=True))
+        torch.testing.assert_close(total, before)
 
 
 def test_a_checkpoint_of_another_adapter_is_refused(tmp_path):
