@@ -84,6 +84,11 @@ class Shelf:
         write_whole(self.result(key), text + "\n")
         self.failure(key).unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove drafts that a killed process left; for the one that holds the folder."""
+        for draft in self.folder.glob("*/.*.tmp"):
+            draft.unlink(missing_ok=True)
+
     def fail(self, key: str, text: str) -> None:
         """Write down why a cell failed."""
         write_whole(self.failure(key), text)

@@ -48,6 +48,7 @@ def benchmark(arguments: Arguments, grid: Grid, jobs: int | None) -> int:
 
 def _benchmark(cells: Sequence[Cell], setting: Setting) -> int:
     shelf = Shelf(setting.folder)
+    shelf.sweep()
     found = {cell.key: _named(cell, shelf.read(cell.key)) for cell in cells}
     missing = [cell for cell in cells if found[cell.key] is None]
     done = len(cells) - len(missing)
