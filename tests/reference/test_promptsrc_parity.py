@@ -4,8 +4,8 @@ promptsrc-tiny.npz: muzairkhattak/PromptSRC at bb95c77, `CustomCLIP` and `forwar
 unmodified on CPU in fp32 (Dassl and the download of weights stubbed, `.cuda()` and `.half()` the identity) on
 `clip_state_dict("tiny", 0)`, images and labels of mmrl-tiny.npz; 4 tokens and depth 3 on both sides, mean 2,
 deviation 1, three epochs of one SGD step (0.05) each. Every trainable tensor was moved by .05 N(0, 1) first.
-`frozen/text` is what their 60 templates give; `epochs/` are the learned vectors at the end of each epoch, `average/` the
-last.
+`frozen/text` is what their 60 templates give; `epochs/` are the learned vectors at the end of each epoch, `average/`
+the last.
 """
 
 import pytest
