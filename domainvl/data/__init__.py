@@ -4,6 +4,7 @@
 """
 
 from domainvl.data.augment import Augment
+from domainvl.data.bank import PromptBank
 from domainvl.data.labels import Label, LabelPolicy, parse_label
 from domainvl.data.manifest import SPLITS, Manifest, Record, Split, parse_split
 from domainvl.data.prompts import PromptSet
@@ -15,6 +16,7 @@ __all__ = [
     "Label",
     "LabelPolicy",
     "Manifest",
+    "PromptBank",
     "PromptSet",
     "Record",
     "Reject",

@@ -8,8 +8,12 @@ from domainvl.objectives.distillation import Distillation
 from domainvl.objectives.frozen_cosine import FrozenCosine
 from domainvl.objectives.frozen_kl import FrozenKL
 from domainvl.objectives.frozen_l1 import FrozenL1
+from domainvl.objectives.kdsp import KDSP
+from domainvl.objectives.sccm import SCCM
 
 __all__ = [
+    "KDSP",
+    "SCCM",
     "BinaryCrossEntropy",
     "CategoryCrossEntropy",
     "ClassCrossEntropy",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
+from domainvl.data.bank import PromptBank
 from domainvl.distributed import gather_objects
 from domainvl.evaluation import Predictions, headline
 from domainvl.features import Batch, Features
@@ -23,6 +24,9 @@ from domainvl.tasks.image_pass import CachedPass, ImagePass, Seen
 from domainvl.tasks.schedule import Schedule
 from domainvl.tasks.selection import accuracy, mean_auroc
 from domainvl.tokens import TokenState
+
+_BANK_ROWS = 256
+"""Sentences of a bank that go through the text tower at once."""
 
 
 class Classification(Task):
@@ -40,6 +44,8 @@ class Classification(Task):
         optimizer: Class and arguments of the optimiser; needed to train.
         schedule: How the learning rate moves; constant when None.
         speed: What may be skipped; everything that leaves the numbers as they are.
+        bank: A file with many sentences about each class (`domainvl.data.bank`), or `builtin:chest-findings`, for
+            objectives that want them.
     """
 
     def __init__(
@@ -50,8 +56,11 @@ class Classification(Task):
         optimizer: OptimizerCallable | None = None,
         schedule: Schedule | None = None,
         speed: Speed = FAST,
+        bank: str | None = None,
     ) -> None:
         super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
+        self.bank = None if bank is None else PromptBank.read(bank)
+        self._bank_features: Tensor | None = None
         self.predictions: Predictions | None = None
         self._plain = Adapter()
         self._rows: list[dict[str, Any]] = []
@@ -67,7 +76,9 @@ class Classification(Task):
         self.classes: list[str] = list(data.classes)
         self.multilabel: bool = data.multilabel
         self.novel = self._novel_classes()
-        device = self.backbone.logit_scale.device
+        # Lightning moves a task to its device after this hook, but not the class features that are made here.
+        device = self.trainer.strategy.root_device
+        self.backbone.to(device)
         self._plain_texts = self._texts(data.prompts, self._plain).to(device)
         with torch.no_grad():
             rows = self._plain.encode("text", self.backbone.text, self._plain_texts.inputs)["text.pooled"]
@@ -81,6 +92,8 @@ class Classification(Task):
         self._cached: CachedPass | None = None
         if stage == "fit":
             self._show_support()
+            if self.bank is not None:
+                self._bank_features = self._read_bank(self.bank)
             self.check_objectives(self._offered())
             self._remember(data)
 
@@ -98,6 +111,23 @@ class Classification(Task):
     def _texts(self, prompts: Any, adapter: Adapter) -> ClassTexts:
         return ClassTexts.of(self.classes, prompts, self.multilabel, self.backbone.tokenize, adapter.prompt)
 
+    def hashes(self) -> dict[str, str]:
+        """See `Task.hashes`."""
+        return super().hashes() | ({} if self.bank is None else {"bank": self.bank.digest})
+
+    @torch.no_grad()
+    def _read_bank(self, bank: PromptBank) -> Tensor:
+        """What the untouched model makes of every sentence, `[C, N, D]` (`[2C, N, D]` in multi-label data)."""
+        groups = bank.texts(self.classes)
+        if self.multilabel:
+            groups += bank.texts(self.classes, negative=True)
+        rows = [text for group in groups for text in group]
+        features = []
+        for start in range(0, len(rows), _BANK_ROWS):
+            inputs = self.backbone.tokenize(rows[start : start + _BANK_ROWS]).to(self.backbone.logit_scale.device)
+            features.append(self._plain.encode("text", self.backbone.text, inputs, self.speed)["text.pooled"])
+        return torch.cat(features).unflatten(0, (len(groups), -1))
+
     def _show_support(self) -> None:
         """Show the adapter the frozen features of the training images, if it wants to see them."""
         if self.adapter is None or not self.adapter.support_views or self._saved is not None:
@@ -105,7 +135,6 @@ class Classification(Task):
         views: list[Tensor] = []
         targets: list[Tensor] = []
         device = self.trainer.strategy.root_device
-        self.backbone.to(device)
         with torch.no_grad(), self.adapter.off():
             for view in range(self.adapter.support_views):
                 rows = []
@@ -192,6 +221,8 @@ class Classification(Task):
             features["frozen/image.pooled"] = seen.frozen
             features["frozen/image.logits"] = self._zero_shot_scores(seen.frozen)
         features["frozen/text.pooled"] = self._frozen_text
+        if self._bank_features is not None:
+            features["frozen/text@bank.tokens"] = self._bank_features
         scores = adapter.logits(features, self.backbone.scale(), novel=self.novel)
         return features | {key: self._decision(value) for key, value in scores.items()}
 

@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from domainvl.objectives import BinaryCrossEntropy, ClassCrossEntropy, Context, FrozenCosine, FrozenKL, FrozenL1
+from domainvl.objectives import (
+    KDSP,
+    SCCM,
+    BinaryCrossEntropy,
+    ClassCrossEntropy,
+    Context,
+    FrozenCosine,
+    FrozenKL,
+    FrozenL1,
+)
 
 CONTEXT = Context(scale=torch.tensor(1.0), epoch=0)
 
@@ -82,6 +91,44 @@ def test_frozen_kl_is_the_closed_form(multilabel):
     assert float(scores.grad.abs().max()) > 0
     same = loss(FrozenKL(), {"image.logits": frozen, "frozen/image.logits": frozen}, batch)
     assert same.item() == pytest.approx(0, abs=1e-7)
+
+
+def test_sccm_is_zero_for_the_mean_of_the_bank():
+    bank = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
+    mean = torch.nn.functional.normalize(bank, dim=-1).mean(1)
+    near = loss(SCCM(), {"text.pooled": 7 * mean, "frozen/text@bank.tokens": bank})
+    far = loss(SCCM(), {"text.pooled": mean.flip(0), "frozen/text@bank.tokens": bank})
+    assert near.item() == pytest.approx(0, abs=1e-12)
+    assert far.item() > 1e-3
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_kdsp_leaves_a_planted_outlier_out(multilabel):
+    """Sentence 2 fits no image: without it the scores are those of the untouched model, and so is the loss."""
+    draw = torch.Generator().manual_seed(1)
+    image = torch.randn(6, 8, generator=draw)
+    bank = torch.nn.functional.normalize(image[:4, None] + 0.1 * torch.randn(4, 7, 8, generator=draw), dim=-1)
+    bank[:, 2] = -bank[:, 2]
+    others = [0, 1, 3, 4, 5, 6]
+    text = torch.nn.functional.normalize(bank[:, others].mean(1), dim=-1)
+    scores = torch.nn.functional.normalize(image, dim=-1) @ text.T
+    if multilabel:
+        scores = scores[:, :2] - scores[:, 2:]
+    batch = {"label": torch.zeros(6, 2) if multilabel else torch.zeros(6, dtype=torch.long)}
+    features = {"image.logits": scores, "frozen/image.pooled": image, "frozen/text@bank.tokens": bank}
+    done = KDSP(threshold=2.0)(features, batch, CONTEXT)
+    assert int(done["kept"]) == 6
+    assert done["loss"].item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_kdsp_keeps_sentences_that_fit_alike(count):
+    assert KDSP().kept(torch.full((count,), 0.3)).all()
+
+
+def test_kdsp_refuses_a_threshold_that_could_leave_nothing():
+    with pytest.raises(ValueError, match="KDSP: threshold must be at least 1"):
+        KDSP(threshold=0.5)
 
 
 def test_frozen_cosine_is_zero_for_the_same_direction_and_blind_to_the_teacher():

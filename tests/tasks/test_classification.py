@@ -1,5 +1,6 @@
 """Classification: what is trained, saved, computed once and reported."""
 
+import json
 from functools import partial
 
 import pytest
@@ -24,8 +25,9 @@ from domainvl.adapters import (
     PromptSRC,
     TipAdapter,
 )
+from domainvl.data.bank import PromptBank
 from domainvl.data.prompts import PromptSet
-from domainvl.objectives import BinaryCrossEntropy, ClassCrossEntropy, FrozenCosine, FrozenKL, FrozenL1
+from domainvl.objectives import KDSP, SCCM, BinaryCrossEntropy, ClassCrossEntropy, FrozenCosine, FrozenKL, FrozenL1
 from domainvl.tasks import Classification, WarmupCosine
 from domainvl.tasks.selection import mean_auroc
 
@@ -221,6 +223,31 @@ def test_a_checkpoint_holds_what_was_trained_and_resumes_to_the_same_weights(tmp
     for name, tensor in whole.adapter.tensors().items():
         assert torch.equal(resumed.adapter.tensors()[name], tensor)
         assert not torch.equal(half.adapter.tensors()[name], tensor)
+
+
+@pytest.mark.parametrize("multilabel", [False, True], ids=["single", "multi"])
+def test_a_bank_of_sentences_is_read_once_and_named_in_the_hashes(multilabel, tmp_path):
+    sentences = {
+        name: {"present": [f"{name} here.", f"seen {name}.", name], "absent": ["none.", f"no {name}.", "clear"]}
+        for name in CLASSES
+    }
+    file = tmp_path / "bank.json"
+    content = {"name": "toy", "version": 1, "licence": "CC0-1.0", "source": "this test", "classes": sentences}
+    file.write_text(json.dumps(content))
+    model = task(CoOp(tokens=2), multilabel, {**losses(multilabel), "near": SCCM(), "selected": KDSP()})
+    model.bank = PromptBank.read(str(file))
+    data = Images(multilabel)
+    run = trainer(tmp_path)
+    run.fit(model, data)
+    assert 0 < run.callback_metrics["train/selected.kept"] <= 3
+    assert model.hashes()["bank"] == model.bank.digest
+    groups = [group["present"] for group in sentences.values()]
+    groups += [group["absent"] for group in sentences.values()] if multilabel else []
+    with torch.no_grad():
+        expected = torch.stack([model.backbone.text(model.backbone.tokenize(group)) for group in groups])
+    torch.testing.assert_close(model._bank_features, expected, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match=r"'near' \(SCCM\) needs frozen/text@bank.tokens"):
+        trainer(tmp_path).fit(task(CoOp(tokens=2), objectives={"near": SCCM()}), Images())
 
 
 @pytest.mark.parametrize("multilabel", [False, True], ids=["single", "multi"])
