@@ -3,9 +3,13 @@
 `Features` is a flat dict. A key reads `[role/]source[@view].stream`:
 
     role    (nothing), frozen, ema, old      who made it: the adapted model, the untouched one, a teacher ...
+            queue                            features of earlier batches, [M, D]; only as many as there are
     source  image, text, or another modality
     view    a second readout or a second view of the same thing: `image@rep.pooled` are MMRL's representation tokens
-    stream  pooled [B, D], tokens [B, L, D], mask [B, L], grid, logits [B, C]
+    stream  pooled [B, D], logits [B, C]
+            tokens [B, L, D], mask [B, L]    patches or words in the shared space, special and inserted tokens left out
+            sentences [B, L]                 which sentence a word belongs to, -1 for padding
+            grid                             how patches lie, (H, W) or (D, H, W)
 
 Pooled features are not normalised; whoever compares them does that. `Batch` holds what a DataModule yields, see
 `domainvl.data.module` for its keys.
@@ -23,8 +27,8 @@ from torch import Tensor
 Features = dict[str, Tensor]
 Batch = Mapping[str, Any]
 
-ROLES = ("ema", "frozen", "old")
-STREAMS = ("grid", "logits", "mask", "pooled", "tokens")
+ROLES = ("ema", "frozen", "old", "queue")
+STREAMS = ("grid", "logits", "mask", "pooled", "sentences", "tokens")
 
 _KEY = re.compile(r"^(?:(?P<role>\w+)/)?(?P<source>\w+)(?:@(?P<view>\w+))?\.(?P<stream>\w+)$")
 

@@ -18,7 +18,7 @@ from domainvl.backbones.base import Backbone
 from domainvl.data.preset import Preset
 from domainvl.distributed import rank, world
 from domainvl.features import Batch, Features
-from domainvl.objectives.base import Context, Objective
+from domainvl.objectives.base import Context, Objective, batch_needs, feature_needs, required
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.schedule import Schedule
 
@@ -102,7 +102,7 @@ class Task(LightningModule):
         """Raise when an objective needs a feature that nobody makes."""
         offered = sorted(offered)
         for name, objective in self.objectives.items():
-            missing = sorted(need for need in objective.needs if not need.startswith("batch:") and need not in offered)
+            missing = sorted(feature_needs(required(objective.needs)) - set(offered))
             if missing:
                 adapter = type(self.adapter).__name__ if self.adapter else "no adapter"
                 raise ValueError(
@@ -112,7 +112,7 @@ class Task(LightningModule):
 
     def needs(self, key: str) -> bool:
         """Whether any objective reads this feature."""
-        return any(key in objective.needs for objective in self.objectives.values())
+        return any(key in feature_needs(objective.needs) for objective in self.objectives.values())
 
     def total_loss(self, features: Features, batch: Batch) -> Tensor:
         """The weighted sum of all objectives, logged as `train/loss` and `train/<name>`."""
@@ -235,8 +235,7 @@ class Task(LightningModule):
         return names | {name for name, _ in buffers if name in self.state_dict()}
 
     def _check_batch(self, name: str, objective: Objective, batch: Batch) -> None:
-        keys = {need.removeprefix("batch:") for need in objective.needs if need.startswith("batch:")}
-        missing = sorted(keys - set(batch))
+        missing = sorted(batch_needs(objective.needs) - set(batch))
         if missing:
             raise ValueError(
                 f"objective {name!r} ({type(objective).__name__}) needs {', '.join(missing)} in the batch, which holds "
