@@ -132,9 +132,8 @@ class Results(Callback):
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write predictions without numbers."""
         if trainer.is_global_zero and self.stage == "predict":
-            from domainvl.evaluation import write_predictions
-
-            write_predictions(self.run.predictions, self._predictions(pl_module))
+            task: Any = pl_module
+            task.outcome().write(self.run.predictions)
             self._rejects(trainer)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -148,23 +147,23 @@ class Results(Callback):
     def _measured(self, trainer: Trainer, module: LightningModule, split: str) -> None:
         if not trainer.is_global_zero or split != self.stage:
             return
-        from domainvl.evaluation import evaluate, print_table, write_metrics, write_predictions
+        from domainvl.evaluation import write_metrics
 
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         task: Any = module
-        predictions = self._predictions(module)
-        evaluation = evaluate(predictions, seed=self.seed)
-        write_predictions(self.run.predictions, predictions)
+        outcome = task.outcome()
+        measured = outcome.measure(self.seed)
+        outcome.write(self.run.predictions)
         self._rejects(trainer)
         hashes = {**data.hashes(), **task.hashes()}
         draft = self.run.metrics.with_name(".metrics.json.tmp")
         facts = task.adapter.facts() if task.adapter is not None else {}
         extra = {"adapter": facts} if facts else None
-        write_metrics(draft, evaluation, split=split, hashes=hashes, seed=self.seed, extra=extra)
+        write_metrics(draft, measured, split=split, hashes=hashes, seed=self.seed, extra=extra)
         if self.save_adapter and task.adapter is not None:
             self._save_adapter(task, data, draft)
         os.replace(draft, self.run.metrics)  # last of all: a run that has its numbers is finished
-        print_table(evaluation)
+        outcome.show(measured)
         sys.stdout.flush()
 
     def _save_adapter(self, task: Any, data: Any, metrics: Path) -> None:
@@ -182,12 +181,6 @@ class Results(Callback):
             metrics=json.loads(metrics.read_text(encoding="utf-8")),
             logit_scale=scale if scale.requires_grad else None,
         )
-
-    def _predictions(self, module: LightningModule) -> Any:
-        predictions = getattr(module, "predictions", None)
-        if predictions is None:
-            raise RuntimeError(f"{type(module).__name__} made no predictions; the {self.stage} split has no images")
-        return predictions
 
     def _rejects(self, trainer: Trainer) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]

@@ -82,9 +82,7 @@ def _adopt(folder: str, module: LightningModule, data: LightningDataModule, unla
     if not isinstance(module, Task):
         raise CommandError(f"--adapter: {type(module).__name__} is no domainvl task, it takes no adapter")
     saved = read_adapter(folder, module.backbone.spec())
-    module.adopt(saved.card.build(), saved.tensors, saved.card.classes)
-    if saved.logit_scale is not None:
-        module.backbone.logit_scale.data.copy_(saved.logit_scale)
+    module.adopt(saved.card.build(), saved.tensors, saved.card.classes, saved.logit_scale)
     if unlabelled and isinstance(data, DataModule):
         # Images without labels say nothing about classes; those of the adapter are predicted.
         data.adopt(saved.card.classes, saved.card.multilabel, PromptSet(**saved.card.prompts))

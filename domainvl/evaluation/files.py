@@ -11,13 +11,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 
 import domainvl
 from domainvl.evaluation.predictions import Predictions
-from domainvl.evaluation.result import Evaluation
+
+
+class Measured(Protocol):
+    """Numbers with intervals."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+
 
 HASHES = ("split", "preset", "backbone")
 _RESERVED = ("split", "hashes", "seed", "versions")
@@ -25,7 +32,7 @@ _RESERVED = ("split", "hashes", "seed", "versions")
 
 def write_metrics(
     path: str | os.PathLike[str],
-    evaluation: Evaluation,
+    evaluation: Measured,
     *,
     split: str,
     hashes: Mapping[str, str],

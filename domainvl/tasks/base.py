@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.data.preset import Preset
 from domainvl.distributed import rank, world
+from domainvl.evaluation.outcome import Outcome
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Context, Objective, batch_needs, feature_needs, required
 from domainvl.speed import FAST, Speed
@@ -60,6 +61,7 @@ class Task(LightningModule):
         self.strict_loading = False
         self.trained_classes: list[str] | None = None
         self._saved: Mapping[str, Tensor] | None = None
+        self._saved_scale: Tensor | None = None
         self._attached = False
         self._batches = 0
 
@@ -72,11 +74,21 @@ class Task(LightningModule):
         """What a result depends on besides the data."""
         return {"preset": self.preset.digest, "backbone": self.backbone.spec().weights}
 
-    def adopt(self, adapter: Adapter, tensors: Mapping[str, Tensor], classes: Sequence[str]) -> None:
+    def adopt(
+        self,
+        adapter: Adapter,
+        tensors: Mapping[str, Tensor],
+        classes: Sequence[str],
+        logit_scale: Tensor | None = None,
+    ) -> None:
         """Use a saved adapter that was trained on `classes`; its tensors are loaded once `setup` has attached it."""
         self.adapter = adapter
-        self._saved = tensors
+        self._saved, self._saved_scale = tensors, logit_scale
         self.trained_classes = list(classes)
+
+    def outcome(self) -> Outcome:
+        """What the last evaluation found."""
+        raise RuntimeError(f"{type(self).__name__} has evaluated nothing; the split may have no images")
 
     def attach(self, classes: Tensor) -> None:
         """Give the adapter its parameters: backbone first, then the zero-shot class features, then saved values."""
@@ -96,19 +108,22 @@ class Task(LightningModule):
             self.adapter.float()
         if self._saved is not None:
             self.adapter.load_tensors(dict(self._saved))
+        if self._saved_scale is not None:
+            self.backbone.logit_scale.data.copy_(self._saved_scale)
         self._attached = True
 
-    def check_objectives(self, offered: Iterable[str]) -> None:
-        """Raise when an objective needs a feature that nobody makes."""
-        offered = sorted(offered)
+    def attach_objectives(self, offered: Features) -> None:
+        """Let objectives make their heads; raise when one needs a feature that is not among these examples."""
         for name, objective in self.objectives.items():
             missing = sorted(feature_needs(required(objective.needs)) - set(offered))
             if missing:
                 adapter = type(self.adapter).__name__ if self.adapter else "no adapter"
                 raise ValueError(
                     f"objective {name!r} ({type(objective).__name__}) needs {', '.join(missing)}, but "
-                    f"{type(self).__name__} with {adapter} makes {', '.join(offered)}"
+                    f"{type(self).__name__} with {adapter} makes {', '.join(sorted(offered))}"
                 )
+            objective.attach({key: value.shape[-1] for key, value in offered.items() if value.dim()})
+            objective.to(self.backbone.logit_scale.device)
 
     def needs(self, key: str) -> bool:
         """Whether any objective reads this feature."""
@@ -118,7 +133,12 @@ class Task(LightningModule):
         """The weighted sum of all objectives, logged as `train/loss` and `train/<name>`."""
         if not self.objectives:
             raise ValueError(f"{type(self).__name__}: there is nothing to train for; give at least one objective")
-        context = Context(scale=self.backbone.scale().detach(), epoch=self.current_epoch)
+        context = Context(
+            scale=self.backbone.scale(),
+            epoch=self.current_epoch,
+            step=self.global_step,
+            bias=self.backbone.logit_bias,
+        )
         losses = []
         for name, objective in self.objectives.items():
             self._check_batch(name, objective, batch)
@@ -231,8 +251,9 @@ class Task(LightningModule):
 
     def _trained_names(self) -> set[str]:
         names = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        buffers = self.adapter.named_buffers(prefix="adapter") if self.adapter is not None else ()
-        return names | {name for name, _ in buffers if name in self.state_dict()}
+        # Running values of adapters, objectives, teachers and queues; the backbone's buffers are its own.
+        buffers = {name for name, _ in self.named_buffers() if not name.startswith("backbone.")}
+        return names | (buffers & set(self.state_dict()))
 
     def _check_batch(self, name: str, objective: Objective, batch: Batch) -> None:
         missing = sorted(batch_needs(objective.needs) - set(batch))

@@ -15,15 +15,15 @@ from domainvl.backbones.base import Backbone
 from domainvl.data.bank import PromptBank
 from domainvl.distributed import gather_objects
 from domainvl.evaluation import Predictions, headline
+from domainvl.evaluation.outcome import Classified, Outcome
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Objective
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.base import Task
-from domainvl.tasks.class_texts import ClassTexts
+from domainvl.tasks.class_scores import PLAIN_ADAPTER, ClassScores
 from domainvl.tasks.image_pass import CachedPass, ImagePass, Seen
 from domainvl.tasks.schedule import Schedule
 from domainvl.tasks.selection import accuracy, mean_auroc
-from domainvl.tokens import TokenState
 
 _BANK_ROWS = 256
 """Sentences of a bank that go through the text tower at once."""
@@ -62,7 +62,6 @@ class Classification(Task):
         self.bank = None if bank is None else PromptBank.read(bank)
         self._bank_features: Tensor | None = None
         self.predictions: Predictions | None = None
-        self._plain = Adapter()
         self._rows: list[dict[str, Any]] = []
         self._evaluated: Features | None = None
 
@@ -79,22 +78,16 @@ class Classification(Task):
         # Lightning moves a task to its device after this hook, but not the class features that are made here.
         device = self.trainer.strategy.root_device
         self.backbone.to(device)
-        self._plain_texts = self._texts(data.prompts, self._plain).to(device)
-        with torch.no_grad():
-            rows = self._plain.encode("text", self.backbone.text, self._plain_texts.inputs)["text.pooled"]
-            self._frozen_text = self._plain_texts.ensemble(rows)
-        self.attach(torch.nn.functional.normalize(self._frozen_text, dim=-1))
-        self._attached = True
-        if self.adapter is not None:
-            self._adapter_texts = self._texts(data.prompts, self.adapter).to(device)
-            self._text_prefix: TokenState | None = None
-        self._image = ImagePass(self.backbone, self.adapter or self._plain, self.speed)
+        self._scores = ClassScores(self.classes, self.multilabel, data.prompts, self.backbone, self.speed)
+        self.attach(self._scores.normalised)
+        self._scores.take(self.adapter)
+        self._image = ImagePass(self.backbone, self.adapter or PLAIN_ADAPTER, self.speed)
         self._cached: CachedPass | None = None
         if stage == "fit":
             self._show_support()
             if self.bank is not None:
                 self._bank_features = self._read_bank(self.bank)
-            self.check_objectives(self._offered())
+            self.attach_objectives(self._offered())
             self._remember(data)
 
     def _novel_classes(self) -> bool:
@@ -107,9 +100,6 @@ class Classification(Task):
                 f"({', '.join(self.trained_classes or [])}); the data has {', '.join(self.classes)}"
             )
         return True
-
-    def _texts(self, prompts: Any, adapter: Adapter) -> ClassTexts:
-        return ClassTexts.of(self.classes, prompts, self.multilabel, self.backbone.tokenize, adapter.prompt)
 
     def hashes(self) -> dict[str, str]:
         """See `Task.hashes`."""
@@ -125,7 +115,7 @@ class Classification(Task):
         features = []
         for start in range(0, len(rows), _BANK_ROWS):
             inputs = self.backbone.tokenize(rows[start : start + _BANK_ROWS]).to(self.backbone.logit_scale.device)
-            features.append(self._plain.encode("text", self.backbone.text, inputs, self.speed)["text.pooled"])
+            features.append(PLAIN_ADAPTER.encode("text", self.backbone.text, inputs, self.speed)["text.pooled"])
         return torch.cat(features).unflatten(0, (len(groups), -1))
 
     def _show_support(self) -> None:
@@ -154,7 +144,7 @@ class Classification(Task):
         labels, valid = [], []
         self.eval()
         with torch.no_grad():
-            shared = self.class_features()
+            shared = self._scores.features()
             for batch in self.trainer.datamodule.validation_batches(device):  # type: ignore[attr-defined]
                 rows.append(self.adapter.encode("image", self.backbone.image, batch["image"]))
                 labels.append(batch["label"])
@@ -163,7 +153,7 @@ class Classification(Task):
             features = {key: torch.cat([row[key] for row in rows]) for key in rows[0]} | shared
 
             def measure(scores: Tensor) -> float:
-                decided = self._decision(scores)
+                decided = self._scores.decision(scores)
                 return mean_auroc(decided, label == 1, known) if self.multilabel else accuracy(decided, label)
 
             self.adapter.choose(features, self.backbone.scale(), measure)
@@ -177,13 +167,16 @@ class Classification(Task):
         yes, valid = label == 1, batch["valid"]
         return torch.cat([yes & valid, ~yes & valid], dim=-1).float()
 
-    def _offered(self) -> list[str]:
-        """The features that a step makes, found by making them for one blank image."""
+    def _offered(self) -> Features:
+        """The features that a step makes, for one blank image."""
         size = self.preset.size
         blank = torch.zeros(1, 3, size, size, device=self.backbone.logit_scale.device)
         with torch.no_grad():
-            features = self.features(blank)
-        return sorted({*features, "frozen/image.pooled", "frozen/image.logits", "frozen/text.pooled"})
+            return self.features(blank, frozen_image=True)
+
+    def outcome(self) -> Outcome:
+        """Class probabilities of the last evaluation."""
+        return super().outcome() if self.predictions is None else Classified(self.predictions)
 
     def _needs_frozen_image(self) -> bool:
         """Whether an objective reads what the untouched model makes of an image."""
@@ -209,53 +202,20 @@ class Classification(Task):
             frozen_image: Whether the untouched model's image features are wanted too.
             seen: What the frozen image tower says about `image`; computed when None.
         """
-        adapter, tower = self.adapter or self._plain, self.backbone.image
+        adapter, tower = self.adapter or PLAIN_ADAPTER, self.backbone.image
         seen = seen or self._image(image, frozen_image)
         features = adapter.finish("image", tower, seen.prefix, self.speed)
         if adapter.text_per_image:
-            rows = adapter.encode_per_image(self.backbone.text, self._adapter_texts.inputs, features["image.pooled"])
-            features["text.pooled"] = self._adapter_texts.ensemble(rows)
+            features["text.pooled"] = self._scores.of_images(features["image.pooled"])
         else:
-            features |= self.class_features() if text is None else text
+            features |= self._scores.features() if text is None else text
         if seen.frozen is not None:
             features["frozen/image.pooled"] = seen.frozen
-            features["frozen/image.logits"] = self._zero_shot_scores(seen.frozen)
-        features["frozen/text.pooled"] = self._frozen_text
+            features["frozen/image.logits"] = self._scores.zero_shot(seen.frozen)
+        features["frozen/text.pooled"] = self._scores.frozen
         if self._bank_features is not None:
             features["frozen/text@bank.tokens"] = self._bank_features
-        scores = adapter.logits(features, self.backbone.scale(), novel=self.novel)
-        return features | {key: self._decision(value) for key, value in scores.items()}
-
-    def class_features(self) -> Features:
-        """Class features of the adapted model: `text.pooled` `[C, D]` (`[2C, D]` in multi-label data)."""
-        if self.adapter is None or self.adapter.text_per_image:
-            return {"text.pooled": self._frozen_text}
-        adapter, tower, texts = self.adapter, self.backbone.text, self._adapter_texts
-        if adapter.first_block("text", tower) == 0:
-            features = adapter.encode("text", tower, texts.inputs, self.speed)
-        else:
-            if self._text_prefix is None:
-                self._text_prefix = adapter.prefix("text", tower, texts.inputs, self.speed)
-            features = adapter.finish("text", tower, self._text_prefix, self.speed)
-        return {key: texts.ensemble(value) for key, value in features.items()}
-
-    def zero_shot(self, frozen_image: Tensor) -> Tensor:
-        """Probabilities of the untouched model, `[B, C]`."""
-        return self._probability(self._zero_shot_scores(frozen_image))
-
-    def _zero_shot_scores(self, frozen_image: Tensor) -> Tensor:
-        features = {"image.pooled": frozen_image, "text.pooled": self._frozen_text}
-        return self._decision(self._plain.logits(features, self.backbone.scale())["image.logits"])
-
-    def _decision(self, scores: Tensor) -> Tensor:
-        """One logit per class: in multi-label data the yes prompts minus the no prompts."""
-        if not self.multilabel:
-            return scores
-        yes, no = scores.chunk(2, dim=-1)
-        return yes - no
-
-    def _probability(self, logits: Tensor) -> Tensor:
-        return logits.float().sigmoid() if self.multilabel else logits.float().softmax(dim=-1)
+        return features | self._scores.scores(features, novel=self.novel)
 
     # Steps
 
@@ -271,7 +231,7 @@ class Classification(Task):
     def on_validation_epoch_start(self) -> None:
         """Class features change with every step: compute them once per evaluation and forget them afterwards."""
         self._rows, self.predictions = [], None
-        self._evaluated = self.class_features()
+        self._evaluated = self._scores.features()
 
     on_test_epoch_start = on_validation_epoch_start
     on_predict_epoch_start = on_validation_epoch_start
@@ -280,9 +240,9 @@ class Classification(Task):
         """Score a batch with both models."""
         features = self.features(batch["image"], text=self._evaluated, frozen_image=True)
         row: dict[str, Any] = {"id": batch["id"], "patient": batch["patient"], "index": _array(batch["index"])}
-        row["zero_shot"] = _array(self.zero_shot(features["frozen/image.pooled"]))
+        row["zero_shot"] = _array(self._scores.probability(features["frozen/image.logits"]))
         if self.adapter is not None:
-            row["adapted"] = _array(self._probability(features["image.logits"]))
+            row["adapted"] = _array(self._scores.probability(features["image.logits"]))
         for key in ("label", "valid"):
             if key in batch:
                 row[key] = _array(batch[key])

@@ -325,10 +325,10 @@ def test_text_prefix_is_computed_once_and_equals_the_whole_pass(tmp_path):
     model, data = task(MMRL(tokens=2, width=8)), Images()
     trainer(tmp_path).fit(model, data)
     with torch.no_grad():
-        cached = model.class_features()["text.pooled"]
-        whole = model.adapter.encode("text", model.backbone.text, model._adapter_texts.inputs, model.speed)
-    assert model._text_prefix is not None
-    torch.testing.assert_close(cached, model._adapter_texts.ensemble(whole["text.pooled"]), rtol=0, atol=0)
+        cached = model._scores.features()["text.pooled"]
+        whole = model.adapter.encode("text", model.backbone.text, model._scores.texts.inputs, model.speed)
+    assert model._scores._prefix is not None
+    torch.testing.assert_close(cached, model._scores.texts.ensemble(whole["text.pooled"]), rtol=0, atol=0)
 
 
 def test_the_identity_adapter_is_the_base_model():
