@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader, DistributedSampler
 
 from domainvl.evaluation import Predictions
+from domainvl.evaluation.outcome import Classified
 
 
 class Part(nn.Module):
@@ -98,6 +99,9 @@ class ToyTask(LightningModule):
             self.log("val/accuracy", float((adapted.argmax(1) == y).mean()), rank_zero_only=True)
 
     on_validation_epoch_end = on_predict_epoch_end = on_test_epoch_end
+
+    def outcome(self):
+        return Classified(self.predictions)
 
     def hashes(self):
         return {"preset": "p", "backbone": "b"}
