@@ -212,6 +212,10 @@ class Task(LightningModule):
         """Everything that the optimiser moves."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
+    def optimizer_groups(self) -> list[Any]:
+        """What the optimiser is given: parameters, or groups of them with settings of their own."""
+        return list(self.trained_parameters())
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimiser over everything that requires a gradient."""
         if self.optimizer is None:
@@ -223,7 +227,7 @@ class Task(LightningModule):
             raise ValueError(
                 f"{type(self).__name__}: nothing to train; give an `adapter` (or use `test` for zero-shot)"
             )
-        optimizer = self.optimizer(trained)
+        optimizer = self.optimizer(self.optimizer_groups())
         if self.schedule is None:
             return optimizer
         steps = int(self.trainer.estimated_stepping_batches)
