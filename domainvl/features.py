@@ -69,16 +69,26 @@ class TextInputs:
         ids: Token ids, `[N, L]`; cut after the longest text where the tower allows it.
         keep: True where an id is real, `[N, L]`; None when the model reads its padding too (SigLIP).
         owner: Which class each text speaks of, `[N]`; None where that is not known.
+        words: Number of the word (`domainvl.data.spans.word_spans`) that a token belongs to, `[N, L]`; -1 for special
+            tokens, padding and punctuation; None where nobody asked.
+        sentences: Number of the sentence that a token belongs to, `[N, L]`; -1 for special tokens and padding.
     """
 
     ids: Tensor
     keep: Tensor | None = None
     owner: Tensor | None = None
+    words: Tensor | None = None
+    sentences: Tensor | None = None
 
     def to(self, device: Any) -> TextInputs:
         """The same texts on another device."""
-        keep, owner = (None if found is None else found.to(device) for found in (self.keep, self.owner))
-        return TextInputs(self.ids.to(device), keep, owner)
+        others = (self.keep, self.owner, self.words, self.sentences)
+        return TextInputs(self.ids.to(device), *(None if found is None else found.to(device) for found in others))
+
+    def rows(self, rows: slice | Tensor) -> TextInputs:
+        """Some of the texts."""
+        others = (self.keep, self.owner, self.words, self.sentences)
+        return TextInputs(self.ids[rows], *(None if found is None else found[rows] for found in others))
 
     def __len__(self) -> int:
         return self.ids.shape[0]

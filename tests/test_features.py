@@ -1,8 +1,11 @@
 """The grammar of feature keys."""
 
-import pytest
+from dataclasses import fields
 
-from domainvl.features import FeatureKey
+import pytest
+import torch
+
+from domainvl.features import FeatureKey, TextInputs
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,13 @@ def test_a_key_reads_and_writes_the_same(text, key):
 def test_a_wrong_key_says_what_is_wrong(text, message):
     with pytest.raises(ValueError, match=message):
         FeatureKey.parse(text)
+
+
+def test_texts_move_and_split_with_all_they_have():
+    ids = torch.arange(6).view(2, 3)
+    whole = TextInputs(ids, ids > 0, torch.tensor([4, 5]), ids - 1, ids - 2)
+    for part, rows in ((whole.rows(slice(1, 2)), slice(1, 2)), (whole.to("cpu"), slice(None))):
+        for field in fields(TextInputs):
+            assert torch.equal(getattr(part, field.name), getattr(whole, field.name)[rows])
+    assert len(TextInputs(ids).rows(torch.tensor([1]))) == 1
+    assert TextInputs(ids).rows(slice(1)).words is None

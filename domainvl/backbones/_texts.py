@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from torch import Tensor
+
 from domainvl.backbones._loading import Source, require_files
+from domainvl.backbones._structure import Places, of_surface, through
 from domainvl.features import TextInputs
 
 _VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
@@ -25,11 +28,8 @@ def encode(owner: str, tokenizer: Any, texts: Sequence[str], context: int, *, fi
         raise TypeError(f"{owner}.tokenize: give a list of texts, not one string ({texts[:40]!r})")
     if not texts:
         raise ValueError(f"{owner}.tokenize: no text given")
-    # GemmaTokenizer, which SigLIP 2 uses, knows of this setting and does not act on it.
-    if tokenizer.init_kwargs.get("do_lower_case"):
-        texts = [text.lower() for text in texts]
     out = tokenizer(
-        list(texts),
+        [_read(tokenizer, text) for text in texts],
         # Behind the text, where padding moves no position; a fixed length is padded as the checkpoint says.
         padding_side=tokenizer.padding_side if fixed else "right",
         padding="max_length" if fixed else "longest",
@@ -42,6 +42,34 @@ def encode(owner: str, tokenizer: Any, texts: Sequence[str], context: int, *, fi
         return TextInputs(out["input_ids"])
     keep = out["attention_mask"].bool()
     return TextInputs(out["input_ids"], None if bool(keep.all()) else keep)
+
+
+def places_of(tokenizer: Any, texts: Sequence[str], ids: Tensor, *, fixed: bool) -> list[Places]:
+    """Where in its text every token of `encode` comes from; `ids` `[N, L]` are what it gave."""
+    reads = [_read(tokenizer, text) for text in texts]
+    if not tokenizer.is_fast:
+        return [
+            through(of_surface(tokenizer, row, read), read, text)
+            for row, read, text in zip(ids.tolist(), reads, texts, strict=True)
+        ]
+    out = tokenizer(
+        reads,
+        padding_side=tokenizer.padding_side if fixed else "right",
+        padding="max_length",
+        truncation=True,
+        max_length=ids.shape[1],
+        return_offsets_mapping=True,
+        return_special_tokens_mask=True,
+    )
+    return [
+        through([None if special else tuple(span) for special, span in zip(*row, strict=True)], read, text)
+        for *row, read, text in zip(out["special_tokens_mask"], out["offset_mapping"], reads, texts, strict=True)
+    ]
+
+
+def _read(tokenizer: Any, text: str) -> str:
+    # GemmaTokenizer, which SigLIP 2 uses, knows of this setting and does not act on it.
+    return text.lower() if tokenizer.init_kwargs.get("do_lower_case") else text
 
 
 def load_tokenizer(owner: str, source: Source) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 
 from torch import Tensor, nn
 
+from domainvl.backbones._structure import Places, with_structure
 from domainvl.data.preset import Preset
 from domainvl.features import TextInputs
 from domainvl.towers.base import Tower
@@ -61,6 +62,15 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def tokenize(self, texts: Sequence[str]) -> TextInputs:
         """Texts to ids, cut after the longest text where that changes nothing."""
+
+    def places(self, texts: Sequence[str], ids: Tensor) -> list[Places]:
+        """Where in its text every token of `tokenize(texts).ids` comes from."""
+        raise TypeError(f"{type(self).__name__} does not say which characters a token was made from")
+
+    def structured(self, texts: Sequence[str]) -> TextInputs:
+        """As `tokenize`, with the words and sentences that tokens belong to."""
+        inputs = self.tokenize(texts)
+        return with_structure(inputs, texts, self.places(texts, inputs.ids))
 
     @abstractmethod
     def spec(self) -> BackboneSpec:

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from domainvl.backbones._loading import Source, locate, read_json, require_files, weights_digest
 from domainvl.backbones._processor import read_preset
-from domainvl.backbones._texts import encode, load_tokenizer
+from domainvl.backbones._structure import Places
+from domainvl.backbones._texts import encode, load_tokenizer, places_of
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.features import TextInputs
 from domainvl.towers.base import Tower
@@ -62,6 +63,10 @@ class HuggingFace(Backbone):
     def tokenize(self, texts: Sequence[str]) -> TextInputs:
         """Texts to ids: CLIP's are cut after the longest text, SigLIP's padded to its fixed length."""
         return encode("HuggingFace", self.tokenizer, texts, self._context, fixed=self._fixed_length)
+
+    def places(self, texts: Sequence[str], ids: Tensor) -> list[Places]:
+        """See `Backbone.places`."""
+        return places_of(self.tokenizer, texts, ids, fixed=self._fixed_length)
 
     def spec(self) -> BackboneSpec:
         """Which model this is."""

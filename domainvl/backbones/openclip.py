@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from domainvl.backbones._loading import Source, locate, read_json, require_files, weights_digest
+from domainvl.backbones._structure import Places, of_byte_pairs, of_surface, through
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.data.preset import Fit, Preset
 from domainvl.features import TextInputs
@@ -84,6 +85,10 @@ class OpenClip(Backbone):
         longest = int(keep.sum(dim=1).max())
         ids, keep = ids[:, :longest], keep[:, :longest]
         return TextInputs(ids, None if bool(keep.all()) else keep)
+
+    def places(self, texts: Sequence[str], ids: Tensor) -> list[Places]:
+        """See `Backbone.places`."""
+        return [_places(self._encode, text, row) for text, row in zip(texts, ids.tolist(), strict=True)]
 
     def spec(self) -> BackboneSpec:
         """Which model this is."""
@@ -218,6 +223,33 @@ def _tokenizer(name: str, text: Mapping[str, Any], folders: Sequence[Source]) ->
         f"OpenClip: {name!r} has no tokenizer files (tokenizer.json, tokenizer_config.json); copy those of "
         f"{text['hf_tokenizer_name']!r} beside open_clip_config.json, or give text_model=<their folder>"
     )
+
+
+def _places(tokenizer: Any, text: str, ids: Sequence[int]) -> Places:
+    """Where in its text every token comes from."""
+    from open_clip.tokenizer import SimpleTokenizer
+
+    if not isinstance(tokenizer, SimpleTokenizer):
+        read = tokenizer.clean_fn(text)
+        if not tokenizer.tokenizer.is_fast or tokenizer.tokenizer_mode:
+            return through(of_surface(tokenizer.tokenizer, ids, read), read, text)
+        row = tokenizer.tokenizer(
+            read,
+            max_length=len(ids),
+            padding="max_length",
+            truncation=True,
+            return_offsets_mapping=True,
+            return_special_tokens_mask=True,
+        )
+        pairs = zip(row["special_tokens_mask"], row["offset_mapping"], strict=True)
+        return through([None if special else tuple(span) for special, span in pairs], read, text)
+    if tokenizer.reduction_fn is not None:
+        raise ValueError(
+            "OpenClip.structured: this model's reduction_mask drops tokens at random, so nothing says which words are "
+            "left; use a model without it"
+        )
+    end = ids.index(tokenizer.eot_token_id)
+    return [None, *of_byte_pairs(tokenizer, text)[: end - 1], *[None] * (len(ids) - end)]
 
 
 def _preset(name: str, config: Mapping[str, Any], image_size: int | Sequence[int]) -> Preset:

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from domainvl.backbones._loading import Source, locate, read_json, require_files, weights_digest
-from domainvl.backbones._texts import encode, load_tokenizer
+from domainvl.backbones._structure import Places
+from domainvl.backbones._texts import encode, load_tokenizer, places_of
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.data.preset import Fit, Preset
 from domainvl.features import TextInputs
@@ -93,6 +94,10 @@ class Pair(Backbone):
     def tokenize(self, texts: Sequence[str]) -> TextInputs:
         """Texts to ids, cut after the longest text."""
         return encode("Pair", self.tokenizer, texts, self._context, fixed=False)
+
+    def places(self, texts: Sequence[str], ids: Tensor) -> list[Places]:
+        """See `Backbone.places`."""
+        return places_of(self.tokenizer, texts, ids, fixed=False)
 
     def spec(self) -> BackboneSpec:
         """Which models these are: both names and both commits, joined by `+`."""
