@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
+from torch import Tensor
 
 T = TypeVar("T")
 
@@ -26,3 +28,47 @@ def gather_objects(value: T) -> list[T]:
     values: list[T | None] = [None] * world()
     dist.all_gather_object(values, value)
     return values  # type: ignore[return-value]
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Rows `[B, ...]` of all processes in order of rank, `[sum of B, ...]`; a process alone gets its own back.
+
+    A gradient flows back to every process from all others, summed: each takes its rows out. Where every process takes
+    the loss of its own rows, divided by the mean number of rows per process, the mean of gradients over processes is
+    the gradient of one process with all rows. Processes may bring different numbers of rows.
+    """
+    if world() == 1:
+        return rows
+    sizes = gather_sizes(len(rows), rows.device)
+    return _Gather.apply(rows, sizes)
+
+
+def gather_sizes(size: int, device: torch.device) -> list[int]:
+    """The number that every process names, in order of rank."""
+    mine = torch.tensor([size], device=device)
+    all_of_them = [torch.empty_like(mine) for _ in range(world())]
+    dist.all_gather(all_of_them, mine)
+    return [int(one) for one in torch.cat(all_of_them).tolist()]
+
+
+class _Gather(torch.autograd.Function):
+    """All rows forwards; the sum of gradients over processes, cut to one's own rows, backwards."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, sizes: list[int]) -> Tensor:
+        ctx.sizes = sizes
+        # Not every backend sends truth values.
+        sent = rows.detach().to(torch.uint8) if rows.dtype == torch.bool else rows.detach()
+        longest = max(sizes)
+        if len(rows) < longest:
+            sent = torch.cat([sent, sent.new_zeros(longest - len(rows), *sent.shape[1:])])
+        found = [torch.empty_like(sent, memory_format=torch.contiguous_format) for _ in sizes]
+        dist.all_gather(found, sent.contiguous())
+        return torch.cat([one[:size] for one, size in zip(found, sizes, strict=True)]).to(rows.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        start = sum(ctx.sizes[: rank()])
+        return total[start : start + ctx.sizes[rank()]], None

@@ -8,6 +8,7 @@ from domainvl.objectives.distillation import Distillation
 from domainvl.objectives.frozen_cosine import FrozenCosine
 from domainvl.objectives.frozen_kl import FrozenKL
 from domainvl.objectives.frozen_l1 import FrozenL1
+from domainvl.objectives.infonce import InfoNCE
 from domainvl.objectives.kdsp import KDSP
 from domainvl.objectives.sccm import SCCM
 
@@ -22,5 +23,6 @@ __all__ = [
     "FrozenCosine",
     "FrozenKL",
     "FrozenL1",
+    "InfoNCE",
     "Objective",
 ]
