@@ -26,6 +26,8 @@ class TokenState:
         prefix: Number of leading special tokens (class token, registers, start of text). New tokens usually go
             right behind them: `state.insert(new, at=state.prefix, name=...)`.
         grid: Layout of the patch tokens, `(H, W)` or `(D, H, W)`.
+        content: For texts, where the ids that came in are neither special nor padding, `[B, L of the ids]`; inserted
+            tokens do not move it. None for images, and where the words of a text were changed.
         spans: Inserted tokens by name.
         shared: Number of leading tokens that are known to be the same in every row, at most up to the pooled one;
             what a causal tower makes of them is the same in every row too.
@@ -38,6 +40,7 @@ class TokenState:
     readout: Tensor | None = None
     prefix: int = 0
     grid: tuple[int, ...] | None = None
+    content: Tensor | None = None
     spans: Mapping[str, slice] = field(default_factory=dict)
     shared: int = 0
     own: TokenState | None = None
@@ -88,7 +91,15 @@ class TokenState:
         readout = self.readout
         if readout is not None:
             readout = torch.where(readout >= at, readout + count, readout)
-        return replace(self, tokens=tokens, keep=keep, readout=readout, shared=min(self.shared, first), _mask=None)
+        return replace(
+            self,
+            tokens=tokens,
+            keep=keep,
+            readout=readout,
+            content=None,
+            shared=min(self.shared, first),
+            _mask=None,
+        )
 
     def insert(self, new: Tensor, at: int, name: str) -> TokenState:
         """Put `new` (`[K, D]` or `[B, K, D]`) in front of position `at` and remember it as `spans[name]`."""
@@ -123,7 +134,7 @@ class TokenState:
             raise ValueError(
                 f"TokenState.mark: {count} tokens from position {at} are outside a sequence of {self.length} tokens"
             )
-        return replace(self, spans={**self.spans, name: slice(at, at + count)})
+        return replace(self, content=None, spans={**self.spans, name: slice(at, at + count)})
 
     def overwrite(self, new: Tensor, name: str) -> TokenState:
         """Replace the values of an inserted span by `new` (`[K, D]` or `[B, K, D]`)."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
 from domainvl.towers.base import LORA_PARTS, Words
 
@@ -41,6 +42,27 @@ def begin_alike(ids: Tensor, keep: Tensor | None, readout: Tensor | None) -> int
     if keep is not None:
         same &= keep.bool().all(dim=0)
     return int(torch.minimum(same.long().cumprod(dim=0).sum(), readout.min()))
+
+
+def content_of(inputs: TextInputs, start: int, end: Tensor) -> Tensor:
+    """Which ids are neither special nor padding, `[B, L]`: from `start` up to `end` `[B]`, unless the inputs say it."""
+    if inputs.sentences is not None:
+        return inputs.sentences >= 0
+    place = torch.arange(inputs.ids.shape[1], device=inputs.ids.device)
+    content = (place >= start) & (place < end[:, None])
+    return content if inputs.keep is None else content & inputs.keep.bool()
+
+
+def last_real(inputs: TextInputs) -> Tensor:
+    """Position of the last id that is no padding, `[B]`."""
+    if inputs.keep is None:
+        return torch.full((len(inputs),), inputs.ids.shape[1] - 1, device=inputs.ids.device)
+    return inputs.keep.long().cumsum(dim=1).argmax(dim=1)
+
+
+def same_end(ids: Tensor) -> Tensor:
+    """Where the run of equal ids begins that a text of fixed length ends with, `[B]`: end of text and padding."""
+    return ids.shape[1] - (ids == ids[:, -1:]).flip(1).long().cumprod(dim=1).sum(dim=1)
 
 
 def no_words(tower: object, words: Words | None) -> None:

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
+from domainvl.towers.locals import own_tokens
 from domainvl.towers.onednn import OneDnn, available
 from domainvl.towers.opened import Opened
 from domainvl.towers.shortcuts import forked, run_forked, run_last, run_last_forked, together
@@ -72,6 +73,21 @@ class Tower(nn.Module, ABC):
     @abstractmethod
     def pool(self, state: TokenState) -> Tensor:
         """The normalised, pooled feature of a finished state, `[B, width]`. Inserted tokens are never averaged in."""
+
+    def alone(self, tokens: Tensor) -> Tensor:
+        """What `pool` says of every token by itself, `[B, L, D]`: normalised, and ready for `project`.
+
+        Towers that pool by attention, or apply layers to what they pooled, override it.
+        """
+        return self.norm(tokens)
+
+    def locals(self, state: TokenState) -> tuple[Tensor, Tensor]:
+        """Local features of a finished state in the shared space, `[B, L, out_dim]`, and which are real, `[B, L]`.
+
+        Patches of an image; of a text as many columns as its ids have, real where an id is neither special nor padding.
+        """
+        tokens, mask = own_tokens(state)
+        return self.project(self.alone(tokens)), mask
 
     @abstractmethod
     def project(self, pooled: Tensor) -> Tensor:

@@ -60,6 +60,11 @@ class TimmCNN(Tower):
             raise RuntimeError("TimmCNN.pool: the state has no grid; it must come from TimmCNN.embed")
         return self.model.forward_head(state.tokens.transpose(1, 2).unflatten(2, state.grid), pre_logits=True)
 
+    def alone(self, tokens: Tensor) -> Tensor:
+        """The model's own pooling of every cell of its last feature map by itself."""
+        cells = self.model.forward_head(tokens.flatten(0, 1)[..., None, None], pre_logits=True)
+        return cells.unflatten(0, tokens.shape[:2])
+
     def project(self, pooled: Tensor) -> Tensor:
         """The model's classifier and the projection."""
         return self.projection(self.model.get_classifier()(pooled))

@@ -9,7 +9,18 @@ from torch import Tensor, nn
 
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
-from domainvl.towers._shared import Parts, begin_alike, first, fit_context, hf_mask, lora_names, no_words, pick, real
+from domainvl.towers._shared import (
+    Parts,
+    begin_alike,
+    content_of,
+    first,
+    fit_context,
+    hf_mask,
+    lora_names,
+    no_words,
+    pick,
+    real,
+)
 from domainvl.towers.base import Tower, Words
 from domainvl.towers.opened import Opened, open_transformers
 
@@ -110,6 +121,7 @@ class HFClipText(Tower):
             causal=True,
             readout=readout,
             prefix=1,
+            content=content_of(inputs, 1, readout),
             shared=begin_alike(inputs.ids, inputs.keep, readout),
         )
         if words is not None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
-from domainvl.towers._shared import fit_fixed, hf_mask, lora_names, no_words, pick
+from domainvl.towers._shared import content_of, fit_fixed, hf_mask, lora_names, no_words, pick, same_end
 from domainvl.towers.base import Tower, Words
 from domainvl.towers.hf_clip import HF_PARTS
 from domainvl.towers.opened import Opened, open_transformers
@@ -68,6 +68,10 @@ class HFSiglipImage(Tower):
         """Attention pooling over the patches; inserted tokens are left out."""
         return self.vision.head(self.norm(state.original().tokens))
 
+    def alone(self, tokens: Tensor) -> Tensor:
+        """The pooling head's answer to a picture of this patch alone."""
+        return self.vision.head(self.norm(tokens).flatten(0, 1)[:, None]).unflatten(0, tokens.shape[:2])
+
     def project(self, pooled: Tensor) -> Tensor:
         """Nothing: the pooling head ends in the shared space."""
         return pooled
@@ -95,7 +99,9 @@ class HFSiglipText(Tower):
     def embed(self, inputs: TextInputs, words: Words | None = None) -> TokenState:
         """Word embeddings, `words` in the place of padding, positions."""
         state = TokenState(
-            self.text.embeddings.token_embedding(inputs.ids), keep=None if inputs.keep is None else inputs.keep.bool()
+            self.text.embeddings.token_embedding(inputs.ids),
+            keep=None if inputs.keep is None else inputs.keep.bool(),
+            content=content_of(inputs, 0, same_end(inputs.ids)),
         )
         if words is not None:
             state = words(state, inputs)

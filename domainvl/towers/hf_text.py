@@ -12,9 +12,11 @@ from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
 from domainvl.towers._shared import (
     Parts,
+    content_of,
     first,
     fit_context,
     hf_mask,
+    last_real,
     lora_names,
     output_size,
     pick,
@@ -76,7 +78,11 @@ class HFText(Tower):
         """Word embeddings, `words`, positions, the embeddings' own normalisation."""
         readout = None if self.pooling == "mean" else first(len(inputs), inputs.ids.device)
         state = TokenState(
-            self.encoder.embeddings.word_embeddings(inputs.ids), keep=real(inputs.keep), readout=readout, prefix=1
+            self.encoder.embeddings.word_embeddings(inputs.ids),
+            keep=real(inputs.keep),
+            readout=readout,
+            prefix=1,
+            content=content_of(inputs, 1, last_real(inputs)),
         )
         if words is not None:
             state = words(state, inputs)
@@ -111,6 +117,12 @@ class HFText(Tower):
         tokens = state.tokens
         keep = torch.ones_like(tokens[..., 0]) if state.keep is None else state.keep.to(tokens.dtype)
         return (tokens * keep[..., None]).sum(dim=1) / keep.sum(dim=1, keepdim=True)
+
+    def alone(self, tokens: Tensor) -> Tensor:
+        """See `Tower.alone`; through the model's pooler where that pools."""
+        if self.pooling != "pooler":
+            return tokens
+        return self.encoder.pooler(tokens.flatten(0, 1)[:, None]).unflatten(0, tokens.shape[:2])
 
     def project(self, pooled: Tensor) -> Tensor:
         """The projection."""

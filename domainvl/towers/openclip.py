@@ -24,6 +24,7 @@ from domainvl.tokens import TokenState
 from domainvl.towers._shared import (
     Parts,
     begin_alike,
+    content_of,
     first,
     fit_context,
     fit_fixed,
@@ -32,6 +33,7 @@ from domainvl.towers._shared import (
     pick,
     prefixed,
     real,
+    same_end,
 )
 from domainvl.towers.base import Tower, Words
 from domainvl.towers.hf_text import HFText, Pooling
@@ -105,6 +107,18 @@ class OpenClipImage(Tower):
         """The model's own pooling; inserted tokens are left out."""
         return self.visual._pool(state.original().tokens)[0]
 
+    def alone(self, tokens: Tensor) -> Tensor:
+        """See `Tower.alone`; CoCa's attention pooling answers to a picture of this patch alone."""
+        pooling = self.visual.attn_pool
+        if pooling is None:
+            return self.norm(tokens)
+        seen = self.norm(tokens).flatten(0, 1)[:, None]
+        # Every query gets the same from a single key, so one is enough.
+        query = pooling.ln_q(pooling.query[:1]).expand(len(seen), 1, -1)
+        return self.visual.ln_post(pooling.attn(query, seen, seen, need_weights=False)[0][:, 0]).unflatten(
+            0, tokens.shape[:2]
+        )
+
     def project(self, pooled: Tensor) -> Tensor:
         """The matrix `proj`."""
         return pooled if self.visual.proj is None else pooled @ self.visual.proj
@@ -167,6 +181,7 @@ class OpenClipText(Tower):
             causal=self.causal,
             readout=readout,
             prefix=starts,
+            content=content_of(inputs, starts, self._end(inputs)),
             shared=begin_alike(ids, keep, readout) if self.causal else 0,
         )
         if words is not None:
@@ -223,6 +238,15 @@ class OpenClipText(Tower):
         if self.pool_type == "eos":
             return (ids == self.eos_id).int().argmax(dim=-1)
         return ids.argmax(dim=-1)
+
+    def _end(self, inputs: TextInputs) -> Tensor:
+        """Where the text of every row ends, `[B]`: at its end of text, or where its end and padding begin."""
+        if self.cls_emb is None and self.pool_type == "last":
+            return same_end(inputs.ids)
+        if self.cls_emb is None and self.pool_type == "eos":
+            return (inputs.ids == self.eos_id).int().argmax(dim=-1)
+        # The highest id is the end of text.
+        return inputs.ids.argmax(dim=-1)
 
     def _with_class_token(self, state: TokenState) -> TokenState:
         if state.keep is None or self.cls_emb is None:

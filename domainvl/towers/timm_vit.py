@@ -94,6 +94,16 @@ class TimmViT(Tower):
         """The model's own pooling; inserted tokens are left out."""
         return self.model.forward_head(self.model.norm(state.original().tokens), pre_logits=True)
 
+    def alone(self, tokens: Tensor) -> Tensor:
+        """See `Tower.alone`; attention pooling answers to a picture of this patch alone."""
+        pooling = getattr(self.model, "attn_pool", None)
+        if pooling is None:
+            return self.norm(tokens)
+        if pooling.pos_embed is not None:
+            raise TypeError("TimmViT.alone: this model pools by attention over positions, no patch has a feature alone")
+        pooled = pooling(self.model.norm(tokens).flatten(0, 1)[:, None])
+        return self.model.fc_norm(pooled).unflatten(0, tokens.shape[:2])
+
     def project(self, pooled: Tensor) -> Tensor:
         """The model's head and the projection."""
         return self.projection(self.model.head(pooled))

@@ -1,0 +1,217 @@
+"""Local features over the table of towers, and words from word pieces."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import tower_toys as toys
+from tower_toys import IMAGES, TEXTS, TOYS, toy
+
+from domainvl.features import TextInputs
+from domainvl.tokens import TokenState
+from domainvl.towers import timm_tower
+from domainvl.towers.locals import own_tokens, pool_words
+
+LENGTHS = (9, 4, 6)
+FIXED = [name for name in TEXTS if toy(name).fixed]
+
+
+def inputs_of(name):
+    one = toy(name)
+    return one.inputs if one.padded is None else one.padded
+
+
+def finished(name, inputs=None):
+    tower = toy(name).tower
+    return tower.run(tower.embed(inputs_of(name) if inputs is None else inputs))
+
+
+@pytest.mark.parametrize("name", TOYS)
+@torch.no_grad()
+def test_shapes_and_masks(name):
+    tower, inputs, state = toy(name).tower, inputs_of(name), finished(name)
+    tokens, mask = tower.locals(state)
+    assert torch.isfinite(tokens).all()
+    if name in IMAGES:
+        assert tokens.shape == (len(inputs), state.grid[0] * state.grid[1], tower.out_dim)
+        assert mask.all()
+    else:
+        assert tokens.shape == (*inputs.ids.shape, tower.out_dim)
+        # Texts of SigLIP have no start, and padding alone tells where they end.
+        siglip = "siglip" in name
+        lengths = torch.tensor(LENGTHS)[:, None]
+        place = torch.arange(mask.shape[1])
+        assert torch.equal(mask, (place >= (0 if siglip else 1)) & (place < (lengths if siglip else lengths - 1)))
+
+
+@pytest.mark.parametrize("name", [name for name in TOYS if name not in FIXED and name in TEXTS])
+@torch.no_grad()
+def test_what_padding_says_changes_nothing(name):
+    one = toy(name)
+    ids, keep = one.padded.ids, one.padded.keep
+    noise = torch.randint(5, 90, ids.shape, generator=torch.Generator().manual_seed(4))
+    changed = torch.where(keep, ids, noise)
+    if name == "roberta" or "bert" in name or "biomed" in name or "openclip_hf" in name:
+        # Their masks come with the inputs, so even words in the place of padding must not be seen.
+        same = TextInputs(changed, keep)
+    else:
+        same = TextInputs(torch.where(keep, ids, ids.new_tensor(toys.PAD)), keep)
+    longer = TextInputs(F.pad(ids, (0, 3), value=1 if name == "roberta" else toys.PAD), F.pad(keep, (0, 3)))
+    expected, mask = one.tower.locals(finished(name))
+    for other in (same, longer):
+        tokens, seen = one.tower.locals(finished(name, other))
+        width = mask.shape[1]
+        assert torch.equal(seen[:, :width], mask)
+        assert not seen[:, width:].any()
+        torch.testing.assert_close(tokens[:, :width][mask], expected[mask], atol=4e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("name", TOYS)
+@torch.no_grad()
+def test_inserted_tokens_are_left_out(name):
+    tower, state = toy(name).tower, finished(name)
+    loud = 100 * torch.randn(3, tower.width)
+    for at in (state.prefix, state.length):
+        more = state.insert(loud, at=at, name="loud")
+        for found, expected in zip(tower.locals(more), tower.locals(state), strict=True):
+            assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_tokens_inserted_on_the_way_are_left_out_and_learn(name):
+    one, inputs = toy(name), inputs_of(name)
+    new = torch.nn.Parameter(torch.randn(2, one.tower.width))
+
+    def edit(index: int, state: TokenState) -> TokenState:
+        return state.insert(new, at=state.prefix, name="prompt") if index == 1 else state
+
+    state = one.tower.run(one.tower.embed(inputs), edit)
+    tokens, mask = one.tower.locals(state)
+    plain, same = one.tower.locals(finished(name))
+    assert tokens.shape == plain.shape
+    assert torch.equal(mask, same)
+    # Behind the inserted ones the tokens have to stand in their old places.
+    closest = torch.cdist(tokens[0][mask[0]].detach(), plain[0][mask[0]].detach()).argmin(dim=1)
+    assert (closest == torch.arange(len(closest))).float().mean() > 0.5
+    tokens[mask].square().sum().backward()
+    assert new.grad.abs().max() > 1e-7
+
+
+READS_ONE = [name for name in TOYS if finished(name).readout is not None]
+
+
+@pytest.mark.parametrize("name", READS_ONE)
+@torch.no_grad()
+def test_the_pooled_token_alone_is_the_pooled_feature(name):
+    tower, state = toy(name).tower, finished(name)
+    read = state.tokens[torch.arange(len(state.tokens)), state.readout][:, None]
+    found = tower.project(tower.alone(read))[:, 0]
+    torch.testing.assert_close(found, tower.project(tower.pool(state)), atol=1e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("name", [name for name in TOYS if name not in READS_ONE])
+@torch.no_grad()
+def test_a_picture_of_one_patch_pools_to_its_local_feature(name):
+    """True of means and of attention: where all tokens are the same, so is what is pooled."""
+    tower, state = toy(name).tower, finished(name)
+    same = replace(state, tokens=state.tokens[:, -1:].expand_as(state.tokens))
+    expected = tower.project(tower.pool(same))
+    found = tower.project(tower.alone(same.tokens))
+    torch.testing.assert_close(found, expected[:, None].expand_as(found), atol=5e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet"])
+@torch.no_grad()
+def test_cells_of_a_cnn(name):
+    model = toys.shuffled(timm.create_model(name, pretrained=False, num_classes=7))
+    tower = timm_tower(model)
+    state = tower.run(tower.embed(toys.images(64)))
+    tokens, mask = tower.locals(state)
+    assert tokens.shape == (3, state.grid[0] * state.grid[1], 7)
+    assert mask.all()
+    same = replace(state, tokens=state.tokens[:, -1:].expand_as(state.tokens))
+    found = tower.locals(same)[0]
+    torch.testing.assert_close(found[:, 0], tower.project(tower.pool(same)), atol=2e-6, rtol=0.0)
+    if name == "test_resnet":
+        torch.testing.assert_close(tokens.mean(1), tower.project(tower.pool(state)), atol=2e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("name", ["hf_clip_image", "hf_clip_text", "timm_vit"])
+@torch.no_grad()
+def test_a_state_of_read_tokens_alone_is_refused(name):
+    tower = toy(name).tower
+    state = tower.run(tower.embed(inputs_of(name)), reads=())
+    with pytest.raises(RuntimeError, match="does not hold all tokens"):
+        tower.locals(state)
+
+
+@torch.no_grad()
+def test_learned_words_in_the_place_of_words_are_refused():
+    tower = toy("hf_clip_text").tower
+
+    def words(state, inputs):
+        return state.mark(1, 2, "learned").overwrite(torch.zeros(2, tower.width), "learned")
+
+    def between(state, inputs):
+        return state.scatter(torch.zeros(2, tower.width), torch.tensor([1, 2, 3]))
+
+    for edit in (words, between):
+        with pytest.raises(RuntimeError, match="stand among the words"):
+            tower.locals(tower.run(tower.embed(inputs_of("hf_clip_text"), edit)))
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@torch.no_grad()
+def test_structured_inputs_say_what_is_content(name):
+    tower, plain = toy(name).tower, inputs_of(name)
+    sentences = torch.full_like(plain.ids, -1)
+    sentences[:, 2:4] = 0
+    state = finished(name, replace(plain, sentences=sentences, words=sentences))
+    tokens, mask = tower.locals(state)
+    assert torch.equal(mask, sentences >= 0)
+    assert torch.equal(tokens, tower.locals(finished(name))[0])
+
+
+@torch.no_grad()
+def test_padding_that_made_room_comes_back():
+    """Learned vectors push padding out of the context; words keep their columns."""
+    tower, inputs = toy("hf_clip_text").tower, toys.texts(LENGTHS, toys.CONTEXT)
+    new = 0.1 * torch.randn(3, tower.width)
+    state = tower.run(tower.embed(inputs, lambda state, _: state.insert(new, at=state.prefix, name="words")))
+    assert state.length == toys.CONTEXT
+    tokens, mask = own_tokens(state)
+    assert tokens.shape[:2] == mask.shape == inputs.ids.shape
+    assert torch.equal(tokens[0, 1:8], state.tokens[0, 4:11])
+
+
+WORDS = torch.tensor([[-1, 0, 0, -1, 2, -1], [-1, 0, 1, 1, 1, -1], [-1] * 6])
+SENTENCES = torch.tensor([[-1, 0, 0, 0, 1, -1], [-1, 0, 0, 0, 0, -1], [-1] * 6])
+
+
+@pytest.mark.parametrize("reduce", ["mean", "sum"])
+def test_words_are_pooled(reduce):
+    tokens = torch.randn(3, 6, 4, dtype=torch.double, requires_grad=True)
+    found, mask, sentences = pool_words(tokens, WORDS, SENTENCES, reduce)
+    assert mask.tolist() == [[True, False, True], [True, True, False], [False] * 3]
+    assert sentences.tolist() == [[0, -1, 1], [0, 0, -1], [-1] * 3]
+    for row in range(3):
+        for word in range(3):
+            pieces = tokens[row][WORDS[row] == word]
+            expected = getattr(pieces, reduce)(0) if len(pieces) else torch.zeros(4).double()
+            torch.testing.assert_close(found[row, word], expected)
+    assert torch.autograd.gradcheck(lambda x: pool_words(x, WORDS, SENTENCES, reduce)[0], tokens)
+    found.sum().backward()
+    assert not tokens.grad[WORDS < 0].any()
+
+
+def test_pool_words_says_what_does_not_fit():
+    with pytest.raises(ValueError, match="should agree"):
+        pool_words(torch.zeros(3, 5, 2), WORDS, SENTENCES)
+    with pytest.raises(ValueError, match="'max' is not one of mean, sum"):
+        pool_words(torch.zeros(3, 6, 2), WORDS, SENTENCES, "max")
+    empty = torch.full((2, 3), -1)
+    assert pool_words(torch.zeros(2, 3, 4), empty, empty)[0].shape == (2, 1, 4)
