@@ -51,6 +51,11 @@ def gather_sizes(size: int, device: torch.device) -> list[int]:
     return [int(one) for one in torch.cat(all_of_them).tolist()]
 
 
+def first_row(rows: Tensor) -> int:
+    """Number, among the rows of all processes, of this process's first."""
+    return 0 if world() == 1 else sum(gather_sizes(len(rows), rows.device)[: rank()])
+
+
 class _Gather(torch.autograd.Function):
     """All rows forwards; the sum of gradients over processes, cut to one's own rows, backwards."""
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.data.preset import Preset
-from domainvl.distributed import rank, world
+from domainvl.distributed import first_row, gather, rank, world
 from domainvl.evaluation.outcome import Outcome
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Context, Objective, batch_needs, feature_needs, required
@@ -137,6 +137,8 @@ class Task(LightningModule):
             scale=self.backbone.scale(),
             epoch=self.current_epoch,
             step=self.global_step,
+            gather=gather,
+            offset=first_row(batch["index"]),
             bias=self.backbone.logit_bias,
         )
         losses = []
