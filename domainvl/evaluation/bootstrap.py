@@ -92,6 +92,26 @@ def resample(
     ]
 
 
+def resample_metrics(
+    models: Sequence[Callable[[Floats], dict[str, Floats]]],
+    patients: Sequence[str],
+    *,
+    resamples: int,
+    seed: int,
+    progress: Progress | None = None,
+) -> list[dict[str, Floats]]:
+    """Metrics that are functions of row weights `[R, N]`, of every model on the same resamples, `[resamples]` each."""
+    chunks: list[list[dict[str, Floats]]] = [[] for _ in models]
+    done = 0
+    for weights in patient_weights(patients, resamples, seed):
+        for model, found in zip(models, chunks, strict=True):
+            found.append(model(weights))
+        done += len(weights)
+        if progress is not None:
+            progress(done, resamples)
+    return [{name: np.concatenate([part[name] for part in found]) for name in found[0]} for found in chunks]
+
+
 def interval(value: float, samples: Floats | None) -> Interval:
     """Percentile interval around a point value.
 

@@ -42,7 +42,7 @@ class ClassResult:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        return {"n_positive": self.positives, "n_negative": self.negatives} | _models(self)
+        return {"n_positive": self.positives, "n_negative": self.negatives} | models_as_dict(self)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON; what does not exist is None."""
-        return _models(self) | {
+        return models_as_dict(self) | {
             "per_class": {name: result.as_dict() for name, result in self.per_class.items()},
             "n": {"images": self.images, "patients": self.patients},
             "bootstrap": {"unit": "patient", "resamples": self.resamples, "seed": self.seed, "level": 0.95},
@@ -107,10 +107,10 @@ def evaluate(
     lone = _from_one_patient(predictions.patients, binary, known)
     classes = range(len(predictions.classes))
     per_class = [
-        _contrast([_column(v, c) for v in points], [] if lone[c] else [_column(v, c) for v in samples]) for c in classes
+        contrast([_column(v, c) for v in points], [] if lone[c] else [_column(v, c) for v in samples]) for c in classes
     ]
     positives, negatives = (binary & known).sum(axis=0), (~binary & known).sum(axis=0)
-    overall = _contrast([value.overall for value in points], [value.overall for value in samples])
+    overall = contrast([value.overall for value in points], [value.overall for value in samples])
     notes = _notes(predictions, positives, negatives, lone, patients, samples)
     return Evaluation(
         *overall,
@@ -145,7 +145,7 @@ def _column(values: Values, column: int) -> dict[str, Floats]:
     return {name: value[..., column] for name, value in values.per_class.items()}
 
 
-def _contrast(
+def contrast(
     points: list[dict[str, Floats]], samples: list[dict[str, Floats]]
 ) -> tuple[Intervals, Intervals | None, Intervals | None]:
     """Intervals of zero-shot, of adapted, and of their difference; without samples there are only values."""
@@ -211,7 +211,9 @@ def _notes(
     return notes
 
 
-def _models(result: Evaluation | ClassResult) -> dict[str, Any]:
+def models_as_dict(result: Evaluation | ClassResult) -> dict[str, Any]:
+    """The three parts of every result, for JSON."""
+
     def plain(values: Intervals | None) -> dict[str, Any] | None:
         return None if values is None else {name: value.as_dict() for name, value in values.items()}
 
