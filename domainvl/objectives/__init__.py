@@ -10,7 +10,9 @@ from domainvl.objectives.frozen_kl import FrozenKL
 from domainvl.objectives.frozen_l1 import FrozenL1
 from domainvl.objectives.infonce import InfoNCE
 from domainvl.objectives.kdsp import KDSP
+from domainvl.objectives.label_contrast import LabelContrast
 from domainvl.objectives.sccm import SCCM
+from domainvl.objectives.siglip import SigLIP
 
 __all__ = [
     "KDSP",
@@ -24,5 +26,7 @@ __all__ = [
     "FrozenKL",
     "FrozenL1",
     "InfoNCE",
+    "LabelContrast",
     "Objective",
+    "SigLIP",
 ]

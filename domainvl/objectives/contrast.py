@@ -16,35 +16,19 @@ are those of one process with the whole batch: also where processes keep differe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from domainvl.objectives.base import Context, Gather, alone
-
-Rule = Callable[[slice, slice, Tensor], tuple[Tensor, Tensor]]
-"""Targets and validity of a tile: (rows, columns, cosines `[r, c]` without gradient) to (P `[r, c]`, not normalised;
-V `[r, c]` bool). What it returns must not depend on how the matrix is cut."""
-
-WeightNorm = Literal["sum", "rows"]
+from domainvl.objectives.contrast_parts import Contrast, Rule, WeightNorm, halves, own, row_mean, wide
+from domainvl.objectives.contrast_strips import contrast_one_way
+from domainvl.objectives.contrast_tiled import contrast_symmetric
 
 TILED_FROM = 2**24
 """Number of scores above which they are never all in memory."""
-
-
-class Contrast(NamedTuple):
-    """What `contrast` gives.
-
-    Attributes:
-        loss: The scalar.
-        accuracy: Share of rows (and columns, if symmetric) whose best valid partner is a target; detached.
-    """
-
-    loss: Tensor
-    accuracy: Tensor
+TILED_FROM_ON_CPU = 2**21
+"""The same on a CPU, where tiles that stay in its cache are faster from there on."""
 
 
 def contrast(
@@ -85,26 +69,24 @@ def contrast(
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"contrast: label_smoothing must be at least 0 and below 1, got {label_smoothing}")
     if tiled is None:
-        tiled = a.shape[0] * b.shape[0] > TILED_FROM
+        tiled = a.shape[0] * b.shape[0] > (TILED_FROM_ON_CPU if a.device.type == "cpu" else TILED_FROM)
     rule, back_rule = targets, back
     if not callable(rule):
         rule, back_rule = _rules(rule, valid, a, b, offset, symmetric)
     with torch.autocast(a.device.type, enabled=False):
         a, b = wide(a), wide(b)
         scale = torch.as_tensor(scale, device=a.device, dtype=a.dtype)
+        if tiled and symmetric:
+            return contrast_symmetric(a, b, scale, rule, back_rule, weights, label_smoothing, weight_norm, gather)
         if tiled:
-            from domainvl.objectives.contrast_tiled import contrast_tiled
-
-            return contrast_tiled(
-                a, b, scale, rule, back_rule, weights, symmetric, offset, label_smoothing, weight_norm, gather
-            )
+            return contrast_one_way(a, b, scale, rule, weights, offset, label_smoothing, weight_norm, gather)
         cosines = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T
         logits = scale * cosines
         forth = _directed(logits, cosines, rule, weights, offset, label_smoothing, weight_norm, gather)
         if not symmetric:
             return forth
         other = _directed(logits.T, cosines.T, back_rule, weights, offset, label_smoothing, weight_norm, gather)
-        return Contrast((forth.loss + other.loss) / 2, (forth.accuracy + other.accuracy) / 2)
+        return halves(forth, other)
 
 
 def both_ways(
@@ -165,7 +147,7 @@ def both_ways(
         )
         for rows, against, rule in ((a, whole[1], rules[0]), (b, whole[0], rules[1]))
     ]
-    return Contrast((ways[0].loss + ways[1].loss) / 2, (ways[0].accuracy + ways[1].accuracy) / 2)
+    return halves(*ways)
 
 
 def contrast_logits(
@@ -196,37 +178,10 @@ def contrast_logits(
         scores = logits.masked_fill(~valid & kept[:, None], -torch.inf)
         hit = target.gather(1, scores.detach().argmax(1, keepdim=True)).squeeze(1) > 0
         if label_smoothing:
-            target = (1 - label_smoothing) * target + label_smoothing * valid / valid.sum(1, keepdim=True).clamp_min(1)
+            even = valid.to(target.dtype)
+            target = (1 - label_smoothing) * target + label_smoothing * (even / even.sum(1, keepdim=True).clamp_min(1))
         each = -(target * scores.log_softmax(1).masked_fill(target == 0, 0.0)).sum(1)
-    share = row_shares(kept, weights, logits.dtype, weight_norm, gather)
-    return Contrast((share * each).sum(), row_accuracy(hit, kept))
-
-
-def row_shares(
-    kept: Tensor, weights: Tensor | None, dtype: torch.dtype, weight_norm: WeightNorm, gather: Gather
-) -> Tensor:
-    """`w_i / N` of the rows `[B]`, zero where a row is not kept."""
-    rows = kept.to(dtype)
-    share = rows if weights is None else torch.where(kept, weights.detach().to(dtype), 0.0)
-    counted = share if weight_norm == "sum" else rows
-    total = gather(counted.sum().reshape(1)).mean()
-    return share / total.clamp_min(torch.finfo(dtype).tiny)
-
-
-def row_accuracy(hit: Tensor, kept: Tensor) -> Tensor:
-    """Share of the kept rows `[B]` that hit."""
-    return (hit & kept).sum() / kept.sum().clamp_min(1)
-
-
-def wide(x: Tensor) -> Tensor:
-    """At least fp32."""
-    return x if x.dtype == torch.float64 else x.float()
-
-
-def own(rows: slice, columns: slice, offset: int, device: torch.device) -> Tensor:
-    """Which entries of a tile belong to a row's own column, `[r, c]`."""
-    i = torch.arange(rows.start, rows.stop, device=device) + offset
-    return i[:, None] == torch.arange(columns.start, columns.stop, device=device)
+    return row_mean(each, kept, hit, weights, weight_norm, gather)
 
 
 def dense(targets: Tensor, valid: Tensor) -> Rule:

@@ -1,8 +1,8 @@
-"""`contrast` without the matrix of scores: tiles, made twice.
+"""The symmetric loss of `contrast` without the matrix of scores: tiles, made twice.
 
-The forward sweep keeps the log of the sum of exponentials and the score of the targets of every row and, in the
-symmetric loss, of every column, both from the same tile; the backward sweep makes every tile once more. That is four
-matrix products for the symmetric loss, where the plain form takes three and holds several matrices of all scores.
+The forward sweep keeps the log of the sum of exponentials and the score of the targets of every row and every column,
+both from the same tile; the backward sweep makes every tile once more. That is four matrix products where the plain
+form takes three and holds several matrices of all scores.
 
 With A = s a/|a|, B = b/|b|, l = A B^T and G = dL/dl:
 
@@ -22,46 +22,38 @@ import torch
 from torch import Tensor
 
 from domainvl.objectives.base import Gather
-from domainvl.objectives.contrast import Contrast, Rule, WeightNorm, row_accuracy, row_shares
+from domainvl.objectives.contrast_parts import (
+    Contrast,
+    Rule,
+    WeightNorm,
+    cuts,
+    halves,
+    row_mean,
+    through_norm,
+    unit,
+)
 
 ON_CPU, ELSEWHERE = (512, 1024), (4096, 8192)
 """Rows and columns of a tile: two (scores, exponentials) stay in a core's cache, while a GPU wants large products."""
 
 
-def contrast_tiled(
+def contrast_symmetric(
     a: Tensor,
     b: Tensor,
     scale: Tensor,
     rule: Rule | None,
     back: Rule | None,
     weights: Tensor | None,
-    symmetric: bool,
-    offset: int,
-    label_smoothing: float,
+    smoothing: float,
     weight_norm: WeightNorm,
     gather: Gather,
 ) -> Contrast:
     """See `contrast`, which checks the arguments."""
-    plan = _Plan(rule, back, symmetric, offset, label_smoothing)
-    found = _Sweeps.apply(a, b, scale, plan)
-    ways = []
-    for each, kept, hit in (found[:3], found[3:])[: 1 + symmetric]:
-        share = row_shares(kept, weights, each.dtype, weight_norm, gather)
-        ways.append(Contrast((share * each).sum(), row_accuracy(hit, kept)))
-    if not symmetric:
-        return ways[0]
-    return Contrast((ways[0].loss + ways[1].loss) / 2, (ways[0].accuracy + ways[1].accuracy) / 2)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What is compared how; see `contrast`."""
-
-    rule: Rule | None
-    back: Rule | None
-    symmetric: bool
-    offset: int
-    smoothing: float
+    found = _Sweeps.apply(a, b, scale, rule, back, smoothing)
+    forth, other = (
+        row_mean(each, kept, hit, weights, weight_norm, gather) for each, kept, hit in (found[:3], found[3:])
+    )
+    return halves(forth, other)
 
 
 @dataclass(frozen=True)
@@ -102,8 +94,8 @@ class _Side:
         spread: Sum of the valid scores.
     """
 
-    def __init__(self, size: int, like: Tensor, rule: Rule | None, offset: int, smoothing: float) -> None:
-        self.rule, self.offset, self.smoothing = rule, offset, smoothing
+    def __init__(self, size: int, like: Tensor, rule: Rule | None, smoothing: float) -> None:
+        self.rule, self.smoothing = rule, smoothing
         self.top, self.best = (like.new_full((size,), -torch.inf) for _ in range(2))
         self.total, self.match, self.mass, self.count, self.spread = (like.new_zeros(size) for _ in range(5))
         self.log_sum = self.top
@@ -161,10 +153,9 @@ class _Side:
         """Take the targets out of `dA` and `dB`, where everybody is their own match."""
         if self.rule is not None:
             return
-        mine = slice(self.offset, self.offset + len(rows))
         share = (1 - self.smoothing) * gradient[:, None]
-        to_rows.addcmul_(share, columns[mine], value=-1)
-        to_columns[mine].addcmul_(share, rows, value=-1)
+        to_rows.addcmul_(share, columns, value=-1)
+        to_columns.addcmul_(share, rows, value=-1)
         if self.smoothing:
             even = self.smoothing / len(columns) * gradient
             to_rows.addr_(even, columns.sum(0), alpha=-1)
@@ -172,7 +163,7 @@ class _Side:
 
     def _own(self, cut: _Cut) -> None:
         """Everybody's own score, where it lies in this tile."""
-        ahead = cut.rows.start + self.offset - cut.columns.start
+        ahead = cut.rows.start - cut.columns.start
         height, width = cut.scores.shape
         if not -height < ahead < width:
             return
@@ -189,90 +180,54 @@ class _Side:
 
 
 class _Sweeps(torch.autograd.Function):
-    """a `[B, D]`, b `[M, D]`, s to (loss, counts, hits), `[B]` each, and the same of the columns, `[M]`."""
+    """a and b `[B, D]`, s to (losses, counted, hits) of rows, and the same of columns, `[B]` each."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, scale: Tensor, plan: _Plan) -> tuple[Tensor, ...]:
-        rows, row_norm = _unit(a)
-        columns, column_norm = _unit(b)
+    def forward(
+        ctx: Any, a: Tensor, b: Tensor, scale: Tensor, rule: Rule | None, back: Rule | None, smoothing: float
+    ) -> tuple[Tensor, ...]:
+        rows, row_norm = unit(a)
+        columns, column_norm = unit(b)
         rows *= scale
-        sides = [_Side(len(a), rows, plan.rule, plan.offset, plan.smoothing)]
-        if plan.symmetric:
-            sides.append(_Side(len(b), rows, plan.back, 0, plan.smoothing))
-        for cut in _tiles(rows, columns, scale, plan):
-            for side, seen in zip(sides, (cut, cut.turned), strict=False):
-                side.take_in(seen)
-        found: tuple[Tensor, ...] = sides[0].close(rows, columns)
-        if plan.symmetric:
-            found += sides[1].close(columns, rows)
+        forth, other = (_Side(len(a), rows, one, smoothing) for one in (rule, back))
+        ctx.asked = rule is not None or back is not None
+        for cut in _tiles(rows, columns, scale, ctx.asked):
+            forth.take_in(cut)
+            other.take_in(cut.turned)
+        found = (*forth.close(rows, columns), *other.close(columns, rows))
         ctx.mark_non_differentiable(*(value for value in found if value.dtype == torch.bool))
         ctx.save_for_backward(rows, columns, row_norm, column_norm, scale)
-        ctx.sides, ctx.plan = sides, plan
+        ctx.sides = forth, other
         return found
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         rows, columns, row_norm, column_norm, scale = ctx.saved_tensors
+        forth, other = ctx.sides
+        of_rows, of_columns = gradients[0], gradients[3]
+        to_rows, to_columns = torch.zeros_like(rows), torch.zeros_like(columns)
         with torch.autocast(rows.device.type, enabled=False):
-            return _backward(ctx, gradients[::3], rows, columns, row_norm, column_norm, scale)
+            for cut in _tiles(rows, columns, scale, ctx.asked):
+                slope = forth.slope(cut, of_rows, cut.spare)
+                slope += other.slope(cut.turned, of_columns, cut.scores.T).T
+                to_rows[cut.rows].addmm_(slope, columns[cut.columns])
+                to_columns[cut.columns].addmm_(slope.T, rows[cut.rows])
+            forth.own_part(of_rows, rows, columns, to_rows, to_columns)
+            other.own_part(of_columns, columns, rows, to_columns, to_rows)
+            to_scale = through_norm(to_rows, rows, row_norm, scale) / scale
+            through_norm(to_columns, columns, column_norm, torch.ones_like(scale))
+        return to_rows, to_columns, to_scale.to(scale.dtype), None, None, None
 
 
-def _backward(
-    ctx: Any,
-    gradients: tuple[Tensor, ...],
-    rows: Tensor,
-    columns: Tensor,
-    row_norm: Tensor,
-    column_norm: Tensor,
-    scale: Tensor,
-) -> tuple[Tensor | None, ...]:
-    to_rows, to_columns = torch.zeros_like(rows), torch.zeros_like(columns)
-    sides = ctx.sides
-    for cut in _tiles(rows, columns, scale, ctx.plan):
-        slope = sides[0].slope(cut, gradients[0], cut.spare)
-        if ctx.plan.symmetric:
-            slope.add_(sides[1].slope(cut.turned, gradients[1], cut.scores.T).T)
-        to_rows[cut.rows].addmm_(slope, columns[cut.columns])
-        if ctx.needs_input_grad[1]:
-            to_columns[cut.columns].addmm_(slope.T, rows[cut.rows])
-    sides[0].own_part(gradients[0], rows, columns, to_rows, to_columns)
-    if ctx.plan.symmetric:
-        sides[1].own_part(gradients[1], columns, rows, to_columns, to_rows)
-    to_scale = _through_norm(to_rows, rows, row_norm, scale) / scale
-    _through_norm(to_columns, columns, column_norm, torch.ones_like(scale))
-    return to_rows, to_columns if ctx.needs_input_grad[1] else None, to_scale.to(scale.dtype), None
-
-
-def _tiles(rows: Tensor, columns: Tensor, scale: Tensor, plan: _Plan) -> Iterator[_Cut]:
-    """All tiles of scores, one after the other in the same memory."""
+def _tiles(rows: Tensor, columns: Tensor, scale: Tensor, asked: bool) -> Iterator[_Cut]:
+    """All tiles of scores, one after the other in the same memory; with cosines if somebody asks for them."""
     height, width = ON_CPU if rows.device.type == "cpu" else ELSEWHERE
     size, count = len(rows), len(columns)
     room = [rows.new_empty(min(height, size) * min(width, count)) for _ in range(2)]
-    asked = plan.rule is not None or plan.back is not None
-    for top in range(0, size, height):
-        i = slice(top, min(top + height, size))
-        for left in range(0, count, width):
-            j = slice(left, min(left + width, count))
+    for i in cuts(size, height):
+        for j in cuts(count, width):
             shape = (i.stop - i.start, j.stop - j.start)
             scores, spare = (flat[: shape[0] * shape[1]].view(shape) for flat in room)
             torch.mm(rows[i], columns[j].T, out=scores)
             yield _Cut(i, j, scores, spare, scores / scale if asked else None)
-
-
-def _unit(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of length one, and what they were divided by, `[n, 1]`."""
-    norm = x.norm(dim=1, keepdim=True).clamp_min(1e-12)
-    return x / norm, norm
-
-
-def _through_norm(gradient: Tensor, unit: Tensor, norm: Tensor, scale: Tensor) -> Tensor:
-    """Turn the gradient of s x/|x| into that of x, in place; returns its product with s x/|x|, in fp64."""
-    total = torch.zeros((), dtype=torch.float64, device=gradient.device)
-    for start in range(0, len(gradient), 1024):
-        part = slice(start, start + 1024)
-        along = (gradient[part].double() * unit[part]).sum(1, keepdim=True)
-        total += along.sum()
-        gradient[part].addcmul_((along / scale**2).to(gradient.dtype), unit[part], value=-1)
-        gradient[part] *= scale / norm[part]
-    return total

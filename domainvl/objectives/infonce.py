@@ -62,7 +62,7 @@ class InfoNCE(Objective):
         sides = Sides(features, batch, context, self.queue)
         keys = [(self.source, self.target)] + [(self.target, self.source)] * self.symmetric
         columns = {key: self._columns(key, features, context) for _, key in keys}
-        rules = [bind(self.policies, Pairs.of(*way, features[way[0]], columns[way[1]], sides)) for way in keys]
+        rules = [bind(self.policies, Pairs(*way, features[way[0]], columns[way[1]], sides)) for way in keys]
         if self.symmetric:
             done = both_ways(
                 features[self.source],

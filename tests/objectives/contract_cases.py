@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from domainvl.objectives import Context, InfoNCE, Objective
+from domainvl.objectives import Context, InfoNCE, LabelContrast, Objective, SigLIP
 from domainvl.objectives.base import alone
 from domainvl.objectives.targets import (
     FalseNegativeFilter,
@@ -63,6 +63,10 @@ CASES = [
         "InfoNCE-queue-tiled",
         lambda: InfoNCE(targets=[SameGroup(), LabelOverlap(1.0), Momentum(0.4)], queue=True, tiled=True),
     ),
+    Case("SigLIP", SigLIP),
+    Case("SigLIP-groups", lambda: SigLIP(targets=[SameGroup("study"), SameGroup(drop=True)], own_bias=-1.0)),
+    Case("LabelContrast", LabelContrast),
+    Case("LabelContrast-tiled", lambda: LabelContrast(targets=[LabelOverlap(None)], inner=0.5, tiled=True)),
 ]
 
 

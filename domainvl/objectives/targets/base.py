@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import BATCH, Context
-from domainvl.objectives.contrast import Rule, own, wide
+from domainvl.objectives.contrast_parts import Rule, cuts, own, wide
 
 TILE = (1024, 4096)
 """Rows and columns of a tile where a policy has to look at whole rows first."""
@@ -87,28 +88,31 @@ class Sides:
 
 @dataclass(frozen=True)
 class Pairs:
-    """One direction: rows `[B, D]` against columns `[M, D]`, both normalised and without gradient.
+    """One direction: rows against columns.
 
     Attributes:
         row_key: Which feature the rows are.
         column_key: Which feature the columns are.
-        rows: The rows of this process.
-        columns: Those of all processes, then the queue.
+        raw_rows: Those of this process, `[B, D]`.
+        raw_columns: Those of all processes, then the queue, `[M, D]`.
         sides: Where to look for more.
     """
 
     row_key: str
     column_key: str
-    rows: Tensor
-    columns: Tensor
+    raw_rows: Tensor
+    raw_columns: Tensor
     sides: Sides
 
-    @classmethod
-    def of(cls, row_key: str, column_key: str, rows: Tensor, columns: Tensor, sides: Sides) -> Pairs:
-        """Of rows and columns as they come."""
-        with torch.no_grad():
-            unit = [F.normalize(wide(side.detach()), dim=-1) for side in (rows, columns)]
-        return cls(row_key, column_key, unit[0], unit[1], sides)
+    @cached_property
+    def rows(self) -> Tensor:
+        """The rows, normalised, without gradient."""
+        return F.normalize(wide(self.raw_rows.detach()), dim=-1)
+
+    @cached_property
+    def columns(self) -> Tensor:
+        """The columns, normalised, without gradient."""
+        return F.normalize(wide(self.raw_columns.detach()), dim=-1)
 
     @property
     def context(self) -> Context:
@@ -117,7 +121,7 @@ class Pairs:
 
     def own(self, rows: slice, columns: slice) -> Tensor:
         """Which entries belong to a row's own column, `[r, c]`."""
-        return own(rows, columns, self.context.offset, self.rows.device)
+        return own(rows, columns, self.context.offset, self.raw_rows.device)
 
     def tile(self, rows: slice, columns: slice, cosines: Tensor | None = None) -> Tile:
         """A tile in which a row's own column is its target and everything is valid."""
@@ -190,12 +194,6 @@ def with_target(tile: Tile, target: Tensor) -> Tile:
 def without(tile: Tile, dropped: Tensor) -> Tile:
     """The tile without some of its pairs; those that are targets stay."""
     return replace(tile, valid=tile.valid & ~(dropped & (tile.target == 0)))
-
-
-def cuts(size: int, step: int) -> Iterator[slice]:
-    """Slices of at most `step` that cover `size`."""
-    for start in range(0, size, step):
-        yield slice(start, min(start + step, size))
 
 
 def queued(key: str) -> str:
