@@ -1,5 +1,6 @@
 """Losses: one file each."""
 
+from domainvl.objectives.alip import Alip
 from domainvl.objectives.base import Context, Objective
 from domainvl.objectives.binary_cross_entropy import BinaryCrossEntropy
 from domainvl.objectives.category_cross_entropy import CategoryCrossEntropy
@@ -13,10 +14,12 @@ from domainvl.objectives.kdsp import KDSP
 from domainvl.objectives.label_contrast import LabelContrast
 from domainvl.objectives.sccm import SCCM
 from domainvl.objectives.siglip import SigLIP
+from domainvl.objectives.tcl import TclLocalGlobal
 
 __all__ = [
     "KDSP",
     "SCCM",
+    "Alip",
     "BinaryCrossEntropy",
     "CategoryCrossEntropy",
     "ClassCrossEntropy",
@@ -29,4 +32,5 @@ __all__ = [
     "LabelContrast",
     "Objective",
     "SigLIP",
+    "TclLocalGlobal",
 ]

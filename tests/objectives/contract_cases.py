@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from domainvl.objectives import Context, InfoNCE, LabelContrast, Objective, SigLIP
+from domainvl.objectives import Alip, Context, InfoNCE, LabelContrast, Objective, SigLIP, TclLocalGlobal
 from domainvl.objectives.base import alone
 from domainvl.objectives.targets import (
     FalseNegativeFilter,
@@ -67,6 +67,11 @@ CASES = [
     Case("SigLIP-groups", lambda: SigLIP(targets=[SameGroup("study"), SameGroup(drop=True)], own_bias=-1.0)),
     Case("LabelContrast", LabelContrast),
     Case("LabelContrast-tiled", lambda: LabelContrast(targets=[LabelOverlap(None)], inner=0.5, tiled=True)),
+    Case("TclLocalGlobal", TclLocalGlobal),
+    Case("TclLocalGlobal-pooled", lambda: TclLocalGlobal(tokens="image.tokens", pool=2), frozenset({"image.pooled"})),
+    Case("TclLocalGlobal-text", lambda: TclLocalGlobal("text.pooled", "ema/text.tokens")),
+    Case("Alip", Alip),
+    Case("Alip-published", lambda: Alip(gate_caption=True, start=1.0, targets=[SameGroup()])),
 ]
 
 
