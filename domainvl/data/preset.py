@@ -71,6 +71,11 @@ class Preset:
             )
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """What the tower takes, `[3, H, W]`."""
+        return (3, self.size, self.size)
+
+    @property
     def digest(self) -> str:
         """Twelve hex digits over everything that changes a pixel."""
         fields = {key: value for key, value in asdict(self).items() if key != "name"}

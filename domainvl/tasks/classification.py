@@ -169,8 +169,7 @@ class Classification(Task):
 
     def _offered(self) -> Features:
         """The features that a step makes, for one blank image."""
-        size = self.preset.size
-        blank = torch.zeros(1, 3, size, size, device=self.backbone.logit_scale.device)
+        blank = torch.zeros(1, *self.preset.shape, device=self.backbone.logit_scale.device)
         with torch.no_grad():
             return self.features(blank, frozen_image=True)
 

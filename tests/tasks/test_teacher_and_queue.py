@@ -34,9 +34,12 @@ def test_the_teacher_runs_with_the_mean_in_evaluation_mode_and_leaves_no_trace()
     student = layer(x).sum()
     with teacher.active(layer):
         seen = layer(x)
-        assert not layer.training and not layer[1].training and not seen.requires_grad
+        assert not layer.training
+        assert not layer[1].training
+        assert not seen.requires_grad
         torch.testing.assert_close(seen, x @ before.T + layer[0].bias)
-    assert layer.training and layer[1].training
+    assert layer.training
+    assert layer[1].training
     torch.testing.assert_close(layer[0].weight.detach(), 3 * before)
     # The student's graph, made before, still has its own weights.
     student.backward()
@@ -50,7 +53,8 @@ def test_the_teacher_is_put_away_when_something_fails():
     own = layer.weight.data_ptr()
     with pytest.raises(KeyError), teacher.active(layer):
         raise KeyError
-    assert layer.weight.data_ptr() == own and layer.training
+    assert layer.weight.data_ptr() == own
+    assert layer.training
 
 
 @pytest.mark.parametrize("decay", [-0.1, 1.0])

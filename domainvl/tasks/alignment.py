@@ -1,0 +1,248 @@
+"""Alignment of images and reports, with retrieval and zero-shot scores inside every evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+
+from domainvl.adapters.base import Adapter
+from domainvl.backbones.base import Backbone
+from domainvl.distributed import gather
+from domainvl.features import Batch, Features
+from domainvl.objectives.base import Objective, feature_needs
+from domainvl.speed import FAST, Speed
+from domainvl.tasks.base import Task
+from domainvl.tasks.class_scores import PLAIN_ADAPTER, ClassScores
+from domainvl.tasks.pairs import PairPass, Part
+from domainvl.tasks.queue import Queue
+from domainvl.tasks.schedule import Schedule
+from domainvl.tasks.teacher import Teacher
+
+_HIGHEST_SCALE = float(np.log(100))
+"""Where CLIP stops its temperature."""
+
+
+class Alignment(Task):
+    """Adapt a model to pairs of image and report.
+
+    Objectives say what they read, and only that is computed: an untouched model (`frozen/...`), a second view
+    (`image@second...`), a teacher (`ema/...`) or a queue (`queue/...`) costs nothing where nobody reads it.
+
+    An evaluation asks both models the same: to find the report of an image and the image of a report, and, where
+    there are labels, to score images against class names.
+
+    Args:
+        backbone: The pretrained model.
+        adapter: What is learned; None for zero-shot.
+        objectives: Losses by name; None switches one of a `base:` recipe off.
+        optimizer: Class and arguments of the optimiser; needed to train.
+        schedule: How the learning rate moves; constant when None.
+        speed: What may be skipped; everything that leaves the numbers as they are.
+        teacher: A running mean of the weights, for objectives that read `ema/...`.
+        queue: Features of earlier batches, for objectives that read `queue/...`.
+        train_temperature: Whether the factor on cosines is learned too; it is stored with the adapter.
+        encode_chunk: Images, or reports, that are encoded at once. Larger batches are recomputed chunk by chunk in
+            the backward pass: same gradients, memory of one chunk, about a third more time.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        adapter: Adapter | None = None,
+        objectives: dict[str, Objective | None] | None = None,
+        optimizer: OptimizerCallable | None = None,
+        schedule: Schedule | None = None,
+        speed: Speed = FAST,
+        teacher: Teacher | None = None,
+        queue: Queue | None = None,
+        train_temperature: bool = False,
+        encode_chunk: int | None = None,
+    ) -> None:
+        super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
+        if encode_chunk is not None and encode_chunk < 1:
+            raise ValueError(f"Alignment: encode_chunk is {encode_chunk}; give at least 1, or null for all at once")
+        self.teacher, self.queue = teacher, queue
+        self.train_temperature = train_temperature
+        self.encode_chunk = encode_chunk
+        self._wanted = {key for objective in self.objectives.values() for key in feature_needs(objective.needs)}
+        self._rows: list[dict[str, Any]] = []
+        self._evaluated: Features | None = None
+
+    @property
+    def second_view(self) -> bool:
+        """Whether training batches should hold every image once more, differently augmented."""
+        return any("image@second" in key for key in self._wanted)
+
+    # Set-up
+
+    def setup(self, stage: str) -> None:
+        """Attach the adapter, find out what objectives read, make their heads."""
+        if self._attached:
+            return
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.classes: list[str] = list(data.classes)
+        self.multilabel: bool = data.multilabel
+        self.backbone.to(self.trainer.strategy.root_device)
+        self._scores = ClassScores(self.classes, self.multilabel, data.prompts, self.backbone, self.speed)
+        self.attach(self._scores.normalised)
+        self._attached = True
+        self._scores.take(self.adapter)
+        views = {f"text@{name}" for name in getattr(data, "text_views", ())} | {"image@second"}
+        self._pairs = PairPass(self.backbone, self.adapter, self.speed, self._wanted, views, self.encode_chunk)
+        if stage == "fit":
+            self._setup_training()
+
+    def _setup_training(self) -> None:
+        if self.train_temperature:
+            self.backbone.logit_scale.requires_grad_(True)
+        self._check_roles()
+        if self.teacher is not None:
+            heads = {id(weight) for objective in self.objectives.values() for weight in objective.parameters()}
+            self.teacher.attach(weight for weight in self.trained_parameters() if id(weight) not in heads)
+        blank = self._blank()
+        with torch.no_grad():
+            offered = self._features(blank)
+        if self.queue is not None:
+            kept = self._kept(offered, blank)
+            self.queue.attach(kept)
+            offered |= {key: value for key, value in kept.items() if "." in key}
+        self.to(self.backbone.logit_scale.device)
+        self.attach_objectives(offered)
+
+    def _check_roles(self) -> None:
+        """Raise for a teacher or a queue that is wanted and not there."""
+        for role, component, name in (("ema", self.teacher, "teacher"), ("queue", self.queue, "queue")):
+            readers = [
+                label
+                for label, objective in self.objectives.items()
+                if any(need.removeprefix("batch:").startswith(f"{role}/") for need in objective.needs)
+            ]
+            if readers and component is None:
+                raise ValueError(
+                    f"objective {readers[0]!r} reads {role}/..., which Alignment makes only with a {name}; set "
+                    f"model.init_args.{name} (class_path: {name.capitalize()})"
+                )
+
+    def _blank(self) -> dict[str, Any]:
+        """Two pairs that look like those of a batch."""
+        device = self.backbone.logit_scale.device
+        image = torch.zeros(2, *self.preset.shape, device=device)
+        number = torch.arange(2, device=device)
+        blank: dict[str, Any] = {"group": number, "study": number, "index": number}
+        for part in {key for role in ("", "ema", "frozen") for key in self._pairs.views(role)}:
+            blank[part] = image if part.startswith("image") else ["no finding", "no change"]
+        return blank
+
+    # Features
+
+    def _features(self, batch: Batch) -> Features:
+        """What objectives read, of one batch."""
+        roles = self._pairs.roles()
+        features: Features = {}
+        if "frozen" in roles:
+            features |= self._pairs.frozen(batch)
+        if self.teacher is not None and "ema" in roles:
+            with self.teacher.active(self):
+                features |= self._pairs.teacher(batch)
+        return features | self._pairs.student(batch)
+
+    def _kept(self, features: Features, batch: Batch) -> dict[str, Tensor]:
+        """What goes into the queue, under the keys that it is read by; the teacher's where there is one."""
+        needs = {need for objective in self.objectives.values() for need in objective.needs}
+        kept: dict[str, Tensor] = {}
+        for need in sorted(need.removesuffix("?") for need in needs):
+            key = need.removeprefix("batch:")
+            if not key.startswith("queue/"):
+                continue
+            name = key.removeprefix("queue/")
+            source = batch if need.startswith("batch:") else features
+            value = source.get(f"ema/{name}", source.get(name))
+            if value is None:
+                raise ValueError(
+                    f"Alignment: an objective reads {key}, but no {name} is made that could be kept; let an objective "
+                    f"read {name} or ema/{name} too"
+                )
+            kept[key] = value.detach()
+        return kept
+
+    # Steps
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One optimiser step's loss."""
+        features = self._features(batch)
+        kept: dict[str, Tensor] = {}
+        if self.queue is not None:
+            kept = {key: gather(value) for key, value in self._kept(features, batch).items()}
+            rows = self.queue.rows()
+            features = features | {key: value for key, value in rows.items() if "." in key}
+            batch = {**batch, **{key: value for key, value in rows.items() if "." not in key}}
+        loss = self.total_loss(features, batch)
+        if self.queue is not None:
+            self.queue.push(kept)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """The teacher follows, and the temperature stays below CLIP's limit."""
+        if self.train_temperature:
+            self.backbone.logit_scale.data.clamp_(max=_HIGHEST_SCALE)
+        if self.teacher is not None:
+            self.teacher.update(self.global_step)
+
+    def optimizer_groups(self) -> list[Mapping[str, Any]]:
+        """The temperature is not drawn towards 1 by weight decay."""
+        scale = self.backbone.logit_scale
+        others = [weight for weight in self.trained_parameters() if weight is not scale]
+        return [{"params": others}, *([{"params": [scale], "weight_decay": 0.0}] if scale.requires_grad else [])]
+
+    def on_validation_epoch_start(self) -> None:
+        """Class features are the same for a whole evaluation."""
+        self._rows = []
+        self._evaluated = self._scores.features()
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_predict_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Embed a batch with both models."""
+        row: dict[str, Any] = {"id": batch["id"], "patient": batch["patient"]}
+        for key in ("index", "label", "valid", "study"):
+            if key in batch:
+                row[key] = batch[key].detach().cpu().numpy()
+        if "text" in batch:
+            row["text"] = batch["text"]
+        row["zero_shot"] = self._seen(batch, None)
+        if self.adapter is not None:
+            row["adapted"] = self._seen(batch, self.adapter)
+        self._rows.append(row)
+
+    test_step = validation_step
+    predict_step = validation_step
+
+    def _seen(self, batch: Batch, adapter: Adapter | None) -> dict[str, np.ndarray]:
+        """What one of the two models makes of a batch."""
+        with nullcontext() if adapter is not None or self.adapter is None else self.adapter.off():
+            model = adapter or PLAIN_ADAPTER
+            image = self._pairs.encode(model, "image", batch["image"])
+            found = {"image": image["image.pooled"]}
+            if "text" in batch:
+                inputs = self._pairs.inputs(Part("text"), batch)
+                found["text"] = self._pairs.encode(model, "text", inputs)["text.pooled"]
+        if self.classes:
+            found["probability"] = self._scores.probability(self._class_scores(image, adapter))
+        return {key: value.detach().float().cpu().numpy() for key, value in found.items()}
+
+    def _class_scores(self, image: Features, adapter: Adapter | None) -> Tensor:
+        if adapter is None:
+            return self._scores.zero_shot(image["image.pooled"])
+        text = (
+            {"text.pooled": self._scores.of_images(image["image.pooled"])}
+            if adapter.text_per_image
+            else self._evaluated or {}
+        )
+        return self._scores.scores(image | text)["image.logits"]
