@@ -72,6 +72,8 @@ class TextInputs:
         words: Number of the word (`domainvl.data.spans.word_spans`) that a token belongs to, `[N, L]`; -1 for special
             tokens, padding and punctuation; None where nobody asked.
         sentences: Number of the sentence that a token belongs to, `[N, L]`; -1 for special tokens and padding.
+        pooled: Which tokens are the text, `[N, L]`: neither special nor padding nor part of an instruction, which is
+            read and not pooled; None where the tower tells by itself.
     """
 
     ids: Tensor
@@ -79,15 +81,16 @@ class TextInputs:
     owner: Tensor | None = None
     words: Tensor | None = None
     sentences: Tensor | None = None
+    pooled: Tensor | None = None
 
     def to(self, device: Any) -> TextInputs:
         """The same texts on another device."""
-        others = (self.keep, self.owner, self.words, self.sentences)
+        others = (self.keep, self.owner, self.words, self.sentences, self.pooled)
         return TextInputs(self.ids.to(device), *(None if found is None else found.to(device) for found in others))
 
     def rows(self, rows: slice | Tensor) -> TextInputs:
         """Some of the texts."""
-        others = (self.keep, self.owner, self.words, self.sentences)
+        others = (self.keep, self.owner, self.words, self.sentences, self.pooled)
         return TextInputs(self.ids[rows], *(None if found is None else found[rows] for found in others))
 
     def __len__(self) -> int:

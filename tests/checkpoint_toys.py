@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ import open_clip
 import timm
 import torch
 import tower_toys as toys
+import transformers
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from torch import Tensor, nn
 from transformers import (
     CLIPImageProcessor,
@@ -214,6 +215,50 @@ def pair(folder: Path) -> Saved:
     return Saved(load, nn.ModuleList([vision, bert]), image, text, 32, folder)
 
 
+def byte_pair_tokenizer() -> PreTrainedTokenizerFast:
+    """As Qwen has it: pieces of bytes, and no token around a text."""
+    core = Tokenizer(models.BPE())
+    core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=290,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    core.train_from_iterator(TEXTS, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|endoftext|>", pad_token="<|endoftext|>")
+
+
+def pair_llm(folder: Path, kind: str = "Llama", pooling: str = "mean", instruction: str = "", **options: Any) -> Saved:
+    """A language model as it is published: with its head, in shards, its tokenizer with a start of text."""
+    saved = pair(folder)
+    words = byte_pair_tokenizer() if kind.startswith("Qwen") else tokenizer("<start>", "<end>", "<pad>")
+    sizes = {**toys.LLM, "vocab_size": 300, "eos_token_id": 0} if kind.startswith("Qwen") else toys.LLM
+    special = [0] if kind.startswith("Qwen") else [toys.START, toys.END, toys.PAD]
+    config = getattr(transformers, f"{kind}Config")(**sizes)
+    whole = toys.shuffled(getattr(transformers, f"{kind}ForCausalLM")(config))
+    model = whole.model
+    whole.save_pretrained(folder / "llm", max_shard_size="50KB")
+    words.save_pretrained(folder / "llm")
+    places = {"image": str(folder / "image"), "text": str(folder / "llm")}
+
+    def load() -> Pair:
+        return Pair(**places, out_dim=24, pooling=pooling, instruction=instruction, **options)
+
+    projection = load().model.text_projection
+
+    def text(inputs: Any) -> Tensor:
+        keep = torch.ones_like(inputs.ids, dtype=torch.bool) if inputs.keep is None else inputs.keep
+        model.config.is_causal = False
+        model.set_attn_implementation("eager" if kind == "Gemma2" else "sdpa")
+        tokens = model(inputs.ids, attention_mask=keep.long()).last_hidden_state
+        del model.config.is_causal
+        said = ~torch.isin(inputs.ids, torch.tensor(special))
+        return projection((tokens * said[..., None]).sum(1) / said.sum(1, keepdim=True))
+
+    return replace(saved, load=load, model=model, text=text)
+
+
 BUILDERS = {
     "hf_clip": hf_clip,
     "hf_clip_in_shards": hf_clip_in_shards,
@@ -225,4 +270,7 @@ BUILDERS = {
     "open_clip_siglip": open_clip_siglip,
     "biomedclip": biomedclip,
     "pair": pair,
+    "pair_llama": pair_llm,
+    "pair_qwen2": lambda folder: pair_llm(folder, "Qwen2"),
+    "pair_gemma2": lambda folder: pair_llm(folder, "Gemma2"),
 }

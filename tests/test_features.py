@@ -36,7 +36,7 @@ def test_a_wrong_key_says_what_is_wrong(text, message):
 
 def test_texts_move_and_split_with_all_they_have():
     ids = torch.arange(6).view(2, 3)
-    whole = TextInputs(ids, ids > 0, torch.tensor([4, 5]), ids - 1, ids - 2)
+    whole = TextInputs(ids, ids > 0, torch.tensor([4, 5]), ids - 1, ids - 2, ids > 1)
     for part, rows in ((whole.rows(slice(1, 2)), slice(1, 2)), (whole.to("cpu"), slice(None))):
         for field in fields(TextInputs):
             assert torch.equal(getattr(part, field.name), getattr(whole, field.name)[rows])

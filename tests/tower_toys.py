@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch
+import transformers
 from open_clip.coca_model import CoCa
 from open_clip.hf_model import HFTextEncoder
 from open_clip.model import CLIP, CustomTextCLIP
@@ -28,6 +29,7 @@ from domainvl.features import TextInputs
 from domainvl.towers import (
     HFClipImage,
     HFClipText,
+    HFLanguageModel,
     HFSiglipImage,
     HFSiglipText,
     HFText,
@@ -35,6 +37,7 @@ from domainvl.towers import (
     Tower,
     open_clip_towers,
 )
+from domainvl.towers.latent_attention import LatentAttention
 
 PAD, START, END, VOCAB, CONTEXT = 0, 98, 99, 100, 16
 SIZE = 32
@@ -258,6 +261,45 @@ def _roberta() -> Toy:
     return Toy(HFText(model), model, reference, texts((7, 7), 7, pad=1), texts((9, 4, 6), 9, pad=1))
 
 
+LLM = {
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 12,
+    "max_position_embeddings": CONTEXT,
+    "pad_token_id": PAD,
+    "bos_token_id": START,
+    "eos_token_id": END,
+}
+
+
+def llm(kind: str) -> nn.Module:
+    """A language model without its head; Gemma 2 caps its scores, which sdpa cannot."""
+    config = getattr(transformers, f"{kind}Config")(**LLM)
+    attention = "eager" if kind == "Gemma2" else "sdpa"
+    return shuffled(getattr(transformers, f"{kind}Model")._from_config(config, attn_implementation=attention))
+
+
+def _llm(kind: str, pooling: str, causal: bool = False) -> Toy:
+    model, projection = llm(kind), shuffled(nn.Linear(48, 24))
+    latent = shuffled(LatentAttention(48, latents=6, heads=4)) if pooling == "latent" else None
+
+    def reference(inputs: TextInputs) -> Tensor:
+        model.config.is_causal = causal
+        tokens = model(inputs.ids, attention_mask=inputs.keep.long()).last_hidden_state
+        del model.config.is_causal
+        if pooling == "last":
+            return projection(tokens[torch.arange(len(tokens)), inputs.keep.sum(1) - 1])
+        said = tokens if latent is None else latent(tokens)
+        return projection((said * inputs.keep[..., None]).sum(1) / inputs.keep.sum(1, keepdim=True))
+
+    tower = HFLanguageModel(model, pooling, projection, causal=causal, latent=latent)
+    return Toy(tower, model, reference, texts((7, 7), 7), texts((9, 4, 6), 9))
+
+
 def _timm(name: str, size: int = SIZE, **options: Any) -> Toy:
     model = timm_model(name, img_size=size, **options)
     return Toy(TimmViT(model), model, model, images(size))
@@ -303,6 +345,11 @@ TOYS: dict[str, Callable[[], Toy]] = {
     "bert_mean": lambda: _bert("mean"),
     "bert_pooler": lambda: _bert("pooler"),
     "roberta": _roberta,
+    "llm_text_llama_mean": lambda: _llm("Llama", "mean"),
+    "llm_text_mistral_causal": lambda: _llm("Mistral", "last", causal=True),
+    "llm_text_qwen2_last": lambda: _llm("Qwen2", "last"),
+    "llm_text_qwen3_latent": lambda: _llm("Qwen3", "latent"),
+    "llm_text_gemma2_mean": lambda: _llm("Gemma2", "mean"),
     "timm_vit": lambda: _timm("test_vit"),
     "timm_vit_avg": lambda: _timm("test_vit", global_pool="avg"),
     "timm_vit_map": lambda: _timm("test_vit3"),

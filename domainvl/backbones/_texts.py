@@ -24,10 +24,7 @@ def encode(owner: str, tokenizer: Any, texts: Sequence[str], context: int, *, fi
         context: Most ids that the model takes.
         fixed: Pad to `context` and give no mask, for models that read their padding.
     """
-    if isinstance(texts, str):
-        raise TypeError(f"{owner}.tokenize: give a list of texts, not one string ({texts[:40]!r})")
-    if not texts:
-        raise ValueError(f"{owner}.tokenize: no text given")
+    check_texts(owner, texts)
     out = tokenizer(
         [_read(tokenizer, text) for text in texts],
         # Behind the text, where padding moves no position; a fixed length is padded as the checkpoint says.
@@ -42,6 +39,14 @@ def encode(owner: str, tokenizer: Any, texts: Sequence[str], context: int, *, fi
         return TextInputs(out["input_ids"])
     keep = out["attention_mask"].bool()
     return TextInputs(out["input_ids"], None if bool(keep.all()) else keep)
+
+
+def check_texts(owner: str, texts: Sequence[str]) -> None:
+    """Raise for what is no list of texts."""
+    if isinstance(texts, str):
+        raise TypeError(f"{owner}.tokenize: give a list of texts, not one string")
+    if not texts:
+        raise ValueError(f"{owner}.tokenize: no text given")
 
 
 def places_of(tokenizer: Any, texts: Sequence[str], ids: Tensor, *, fixed: bool) -> list[Places]:

@@ -71,7 +71,7 @@ class OpenClip(Backbone):
     def tokenize(self, texts: Sequence[str]) -> TextInputs:
         """Texts to ids, cut after the longest text; CoCa's and SigLIP's keep their fixed length."""
         if isinstance(texts, str):
-            raise TypeError(f"OpenClip.tokenize: give a list of texts, not one string ({texts[:40]!r})")
+            raise TypeError("OpenClip.tokenize: give a list of texts, not one string")
         if not texts:
             raise ValueError("OpenClip.tokenize: no text given")
         ids = self._encode(list(texts))

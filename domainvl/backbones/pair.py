@@ -1,37 +1,51 @@
-"""Any timm image encoder joined with any BERT-like text encoder."""
+"""Any timm image encoder joined with any BERT-like text encoder or language model."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from domainvl.backbones._llm import check_room, encode_behind, load_latent, load_llm, places_behind
 from domainvl.backbones._loading import Source, locate, read_json, require_files, weights_digest
 from domainvl.backbones._structure import Places
-from domainvl.backbones._texts import encode, load_tokenizer, places_of
+from domainvl.backbones._texts import encode, load_tokenizer
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.data.preset import Fit, Preset
 from domainvl.features import TextInputs
-from domainvl.towers.hf_text import HFText, Pooling
+from domainvl.towers.hf_llm import LLM_TYPES, HFLanguageModel
+from domainvl.towers.hf_text import HFText
+from domainvl.towers.latent_attention import LatentAttention
 from domainvl.towers.timm_vit import timm_tower
 
 _IMAGE_FILES = ("config.json", "model.safetensors")
-_TEXT_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "pytorch_model.bin")
+_TEXT_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors", "pytorch_model.bin")
+_BERT_TYPES = ("bert", "roberta", "xlm-roberta")
+PairPooling = Literal["cls", "mean", "last", "latent"]
 _FITS: dict[str, Fit] = {"center": "crop", "squash": "squash"}
 
 
 class PairModel(nn.Module):
     """Two encoders, two projections and a temperature: what PEFT sees as the model."""
 
-    def __init__(self, image: nn.Module, text: nn.Module, sizes: tuple[int, int], out_dim: int, seed: int) -> None:
+    def __init__(
+        self,
+        image: nn.Module,
+        text: nn.Module,
+        sizes: tuple[int, int],
+        out_dim: int,
+        seed: int,
+        latent: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.image, self.text = image, text
         generator = torch.Generator().manual_seed(seed)
         self.image_projection = _projection(sizes[0], out_dim, generator)
         self.text_projection = _projection(sizes[1], out_dim, generator)
+        self.text_pooling = latent
 
 
 class Pair(Backbone):
@@ -43,14 +57,19 @@ class Pair(Backbone):
     Args:
         image: Hub id (`timm/vit_base_patch16_224.augreg_in21k`) or local folder in timm's format: config.json and
             model.safetensors.
-        text: Hub id or local folder of a BERT, RoBERTa or XLM-RoBERTa in the format of transformers.
+        text: Hub id or local folder, in the format of transformers, of a BERT, RoBERTa or XLM-RoBERTa, or of a language
+            model (Llama, Mistral, Qwen2, Qwen3, Gemma 2), which then reads without its causal mask.
         out_dim: Size of the shared space.
-        pooling: How the text encoder's tokens become one feature: cls or mean.
+        pooling: How the text encoder's tokens become one feature: cls or mean for a BERT (default cls); mean, last or
+            latent for a language model (default mean). The latent attention comes from the checkpoint where it has
+            one (LLM2Vec4CXR) and is untrained otherwise.
         context: Most ids that a text is cut to.
         seed: Of the projections.
         temperature: Initial temperature; cosines are divided by it.
         image_revision: Branch, tag or commit of `image` on the Hub.
         text_revision: Branch, tag or commit of `text` on the Hub.
+        instruction: For a language model: what it reads in front of every text; it is not pooled.
+        causal: For a language model: keep its causal mask.
     """
 
     def __init__(
@@ -58,30 +77,42 @@ class Pair(Backbone):
         image: str,
         text: str,
         out_dim: int = 512,
-        pooling: Pooling = "cls",
+        pooling: PairPooling | None = None,
         context: int = 256,
         seed: int = 0,
         temperature: float = 0.07,
         image_revision: str | None = None,
         text_revision: str | None = None,
+        instruction: str = "",
+        causal: bool = False,
     ) -> None:
         super().__init__()
         if out_dim < 1 or temperature <= 0:
             raise ValueError(f"Pair: out_dim and temperature must be positive, got {out_dim} and {temperature}")
-        if pooling not in ("cls", "mean"):
-            raise ValueError(f"Pair: pooling {pooling!r} is not one of cls, mean")
+        if pooling not in (None, "cls", "mean", "last", "latent"):
+            raise ValueError(f"Pair: pooling {pooling!r} is not one of cls, mean, last, latent")
         pictures = locate("Pair", image, image_revision, _IMAGE_FILES)
         texts = locate("Pair", text, text_revision, _TEXT_FILES)
+        kind = _text_kind(texts)
+        pooling = pooling or ("mean" if kind in LLM_TYPES else "cls")
+        _check_text_options(kind, pooling, instruction, causal)
         image_model, self.preset = _load_image(pictures)
-        text_model = _load_text(texts)
+        text_model, latent = _load_text(texts, kind, pooling, seed)
         sizes = (timm_tower(image_model).out_dim, text_model.config.hidden_size)
-        self.model = PairModel(image_model, text_model, sizes, out_dim, seed)
+        self.model = PairModel(image_model, text_model, sizes, out_dim, seed, latent)
         self.image = timm_tower(image_model, self.model.image_projection, "image")
-        self.text = HFText(text_model, pooling, self.model.text_projection, "text")
+        projection = self.model.text_projection
+        self.text: HFText | HFLanguageModel
+        if pooling == "cls" or kind in _BERT_TYPES:
+            self.text = HFText(text_model, "cls" if pooling == "cls" else "mean", projection, "text")
+        else:
+            self.text = HFLanguageModel(text_model, pooling, projection, "text", causal, latent)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / temperature)))
         self.logit_bias = None
         self.tokenizer = load_tokenizer("Pair", texts)
         self._context = min(context, self.text.context)
+        self._instruction = instruction
+        check_room("Pair", self.tokenizer, self._context, instruction)
         self._sources = (pictures, texts)
         self._weights = weights_digest(self.model)
         self.eval()
@@ -93,11 +124,13 @@ class Pair(Backbone):
 
     def tokenize(self, texts: Sequence[str]) -> TextInputs:
         """Texts to ids, cut after the longest text."""
+        if isinstance(self.text, HFLanguageModel):
+            return encode_behind("Pair", self.tokenizer, texts, self._context, self._instruction)
         return encode("Pair", self.tokenizer, texts, self._context, fixed=False)
 
     def places(self, texts: Sequence[str], ids: Tensor) -> list[Places]:
         """See `Backbone.places`."""
-        return places_of(self.tokenizer, texts, ids, fixed=False)
+        return places_behind(self.tokenizer, texts, ids, self._instruction)
 
     def spec(self) -> BackboneSpec:
         """Which models these are: both names and both commits, joined by `+`."""
@@ -169,16 +202,35 @@ def _timm_preset(name: str, data: Mapping[str, Any]) -> Preset:
     )
 
 
-def _load_text(source: Source) -> Any:
+def _text_kind(source: Source) -> str:
+    """The model type of a text encoder that is known here."""
+    kind = read_json("Pair", require_files("Pair", source, "config.json")).get("model_type")
+    if kind not in (*_BERT_TYPES, *LLM_TYPES):
+        raise ValueError(
+            f"Pair: {source.name!r} has model_type {kind!r}; `text` takes {', '.join((*_BERT_TYPES, *LLM_TYPES))}"
+        )
+    return str(kind)
+
+
+def _check_text_options(kind: str, pooling: str, instruction: str, causal: bool) -> None:
+    known = ("mean", "last", "latent") if kind in LLM_TYPES else ("cls", "mean")
+    if pooling not in known:
+        raise ValueError(f"Pair: pooling {pooling!r} is not one of {', '.join(known)}, which a {kind} takes")
+    if kind not in LLM_TYPES and (instruction or causal):
+        raise ValueError(
+            f"Pair: instruction and causal are for language models ({', '.join(LLM_TYPES)}), not for {kind}"
+        )
+
+
+def _load_text(source: Source, kind: str, pooling: str, seed: int) -> tuple[Any, LatentAttention | None]:
     from transformers import AutoConfig, AutoModel
 
-    require_files("Pair", source, "model.safetensors", "pytorch_model.bin")
-    require_files("Pair", source, "config.json")
     config = AutoConfig.from_pretrained(source.folder, local_files_only=True, trust_remote_code=False)
-    if config.model_type not in ("bert", "roberta", "xlm-roberta"):
-        raise ValueError(
-            f"Pair: {source.name!r} has model_type {config.model_type!r}; `text` takes bert, roberta and xlm-roberta"
-        )
+    if kind in LLM_TYPES:
+        model = load_llm("Pair", source, config)
+        latent = load_latent("Pair", source, config.hidden_size, seed) if pooling == "latent" else None
+        return model, latent
+    require_files("Pair", source, "model.safetensors", "pytorch_model.bin")
     model, info = AutoModel.from_pretrained(
         source.folder,
         config=config,
@@ -192,4 +244,4 @@ def _load_text(source: Source) -> Any:
     missing = sorted(info["missing_keys"])
     if missing:
         raise ValueError(f"Pair: the weights of {source.name!r} lack {len(missing)} tensors, e.g. {missing[:3]}")
-    return model.eval()
+    return model.eval(), None

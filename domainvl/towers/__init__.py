@@ -3,8 +3,10 @@
 from domainvl.towers.base import LORA_PARTS, Edit, Tower, Words
 from domainvl.towers.convnet import TimmCNN
 from domainvl.towers.hf_clip import HFClipImage, HFClipText
+from domainvl.towers.hf_llm import HFLanguageModel
 from domainvl.towers.hf_siglip import HFSiglipImage, HFSiglipText
 from domainvl.towers.hf_text import HFText
+from domainvl.towers.latent_attention import LatentAttention
 from domainvl.towers.openclip import OpenClipImage, OpenClipText, open_clip_towers
 from domainvl.towers.timm_vit import TimmViT, timm_tower
 
@@ -13,9 +15,11 @@ __all__ = [
     "Edit",
     "HFClipImage",
     "HFClipText",
+    "HFLanguageModel",
     "HFSiglipImage",
     "HFSiglipText",
     "HFText",
+    "LatentAttention",
     "OpenClipImage",
     "OpenClipText",
     "TimmCNN",

@@ -42,10 +42,11 @@ def test_shapes_and_masks(name):
     else:
         assert tokens.shape == (*inputs.ids.shape, tower.out_dim)
         # Texts of SigLIP have no start, and padding alone tells where they end.
-        siglip = "siglip" in name
+        # Which tokens of a language model are special is not known without its tokenizer.
+        bare = "siglip" in name or "llm" in name
         lengths = torch.tensor(LENGTHS)[:, None]
         place = torch.arange(mask.shape[1])
-        assert torch.equal(mask, (place >= (0 if siglip else 1)) & (place < (lengths if siglip else lengths - 1)))
+        assert torch.equal(mask, (place >= (0 if bare else 1)) & (place < (lengths if bare else lengths - 1)))
 
 
 @pytest.mark.parametrize("name", [name for name in TOYS if name not in FIXED and name in TEXTS])
@@ -55,7 +56,7 @@ def test_what_padding_says_changes_nothing(name):
     ids, keep = one.padded.ids, one.padded.keep
     noise = torch.randint(5, 90, ids.shape, generator=torch.Generator().manual_seed(4))
     changed = torch.where(keep, ids, noise)
-    if name == "roberta" or "bert" in name or "biomed" in name or "openclip_hf" in name:
+    if "llm" in name or "bert" in name or "biomed" in name or "openclip_hf" in name:
         # Their masks come with the inputs, so even words in the place of padding must not be seen.
         same = TextInputs(changed, keep)
     else:
@@ -94,9 +95,10 @@ def test_tokens_inserted_on_the_way_are_left_out_and_learn(name):
     plain, same = one.tower.locals(finished(name))
     assert tokens.shape == plain.shape
     assert torch.equal(mask, same)
-    # Behind the inserted ones the tokens have to stand in their old places.
-    closest = torch.cdist(tokens[0][mask[0]].detach(), plain[0][mask[0]].detach()).argmin(dim=1)
-    assert (closest == torch.arange(len(closest))).float().mean() > 0.5
+    span = state.spans["prompt"]
+    kept = torch.cat([state.tokens[:, : span.start], state.tokens[:, span.stop :]], dim=1)
+    kept = kept[:, state.prefix :] if name in IMAGES else kept[:, : mask.shape[1]]
+    assert torch.equal(tokens, one.tower.project(one.tower.alone(kept)))
     tokens[mask].square().sum().backward()
     assert new.grad.abs().max() > 1e-7
 

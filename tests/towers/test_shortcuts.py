@@ -23,6 +23,11 @@ CLOSED = {
     "timm_dinov3": "rotary positions",
     "timm_eva02": "rotary positions",
     "openclip_image_custom_block": "its own attention",
+    "llm_text_llama_mean": "rotary positions",
+    "llm_text_mistral_causal": "rotary positions",
+    "llm_text_qwen2_last": "rotary positions",
+    "llm_text_qwen3_latent": "rotary positions",
+    "llm_text_gemma2_mean": "rotary positions",
     "coca_text": "padding that hides the class token from itself",
 }
 POOLED_OTHERWISE = [name for name in TOYS if toy(name).tower.embed(toy(name).inputs).readout is None]

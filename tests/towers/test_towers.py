@@ -223,7 +223,7 @@ def test_inserted_words_equal_written_ones(name):
     states = [one.tower.embed(TextInputs(ids, keep), words), one.tower.embed(spelled)]
     assert states[0].spans == {"context": slice(prefix, prefix + 2)}
     features = [one.tower.project(one.tower.pool(one.tower.run(state))) for state in states]
-    if "mean" in name:
+    if "mean" in name or "latent" in name:
         # Mean pooling leaves inserted words out on purpose; the tokens have to agree.
         features = [one.tower.run(state).tokens for state in states]
     assert torch.equal(*features)
