@@ -14,13 +14,6 @@ SIDES = ("right", "left")
 ZONES = ("upper", "mid", "lower")
 SPLITS = ("train", "validate", "test")
 
-_PRIMARY = ("", *FINDINGS, *FINDINGS, "", *FINDINGS, "", "", "")
-# Interleaved, so that every run of patients with the same main finding is spread 45/15/40 over the splits.
-_SPLIT_CYCLE = tuple(
-    SPLITS[i] for i in (0, 2, 0, 2, 1, 0, 2, 0, 2, 0, 1, 2, 0, 2, 0, 2, 0, 1, 0, 2)
-)  # fmt: skip
-_EXTRA_FINDINGS = (0.40, 0.40, 0.20)
-_STUDIES_PER_PATIENT = (0.66, 0.25, 0.09)
 _UNCERTAIN_SHARE = 0.09
 _NEGATED_SHARE = 0.65
 
@@ -73,32 +66,71 @@ class Patient:
     studies: tuple[Study, ...]
 
 
-def draw_patients(seed: int, count: int) -> list[Patient]:
+@dataclass(frozen=True)
+class Population:
+    """Who comes to this hospital.
+
+    Attributes:
+        primary: Main findings, in turn; an empty one is a healthy patient.
+        splits: Splits, in turn, of patients ordered by main finding: short runs are spread like long ones.
+        extra: Probabilities of 0, 1 and 2 further findings.
+        visits: Probabilities of 1, 2 and 3 studies.
+        laterals: Whether there are pictures from the side.
+    """
+
+    primary: tuple[str, ...]
+    splits: tuple[str, ...]
+    extra: tuple[float, float, float]
+    visits: tuple[float, float, float]
+    laterals: bool
+
+
+ARCHIVE = Population(
+    primary=("", *FINDINGS, *FINDINGS, "", *FINDINGS, "", "", ""),
+    splits=tuple(SPLITS[i] for i in (0, 2, 0, 2, 1, 0, 2, 0, 2, 0, 1, 2, 0, 2, 0, 2, 0, 1, 0, 2)),
+    extra=(0.40, 0.40, 0.20),
+    visits=(0.66, 0.25, 0.09),
+    laterals=True,
+)
+"""A mixed archive, split 45/15/40: for a few labels and a test that says something."""
+
+WARD = Population(
+    primary=(*FINDINGS, *FINDINGS, *FINDINGS, ""),
+    splits=tuple(SPLITS[i] for i in (0, 0, 0, 2, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2, 0, 0, 0)),
+    extra=(0.10, 0.40, 0.50),
+    visits=(1.0, 0.0, 0.0),
+    laterals=False,
+)
+"""Sick patients with several findings in different places, split 80/5/15: for reports that can be told apart."""
+
+
+def draw_patients(seed: int, count: int, population: Population = ARCHIVE) -> list[Patient]:
     """Draws ``count`` patients; main findings and splits are balanced, everything else is chance."""
     rng = np.random.default_rng([seed, 1])
-    primary = [_PRIMARY[i % len(_PRIMARY)] for i in range(count)]
+    primary = [population.primary[i % len(population.primary)] for i in range(count)]
     order = sorted(rng.permutation(count).tolist(), key=lambda i: primary[i])
-    split_of = {patient: _SPLIT_CYCLE[place % len(_SPLIT_CYCLE)] for place, patient in enumerate(order)}
+    splits = population.splits
+    split_of = {patient: splits[place % len(splits)] for place, patient in enumerate(order)}
     shuffled = rng.permutation(count)
     return [
-        _patient(np.random.default_rng([seed, 2, place]), f"p{place + 1:04d}", split_of[i], primary[i])
+        _patient(np.random.default_rng([seed, 2, place]), f"p{place + 1:04d}", split_of[i], primary[i], population)
         for place, i in enumerate(shuffled.tolist())
     ]
 
 
-def _patient(rng: np.random.Generator, name: str, split: str, primary: str) -> Patient:
+def _patient(rng: np.random.Generator, name: str, split: str, primary: str, population: Population) -> Patient:
     present: tuple[str, ...] = ()
     if primary:
         others = [finding for finding in FINDINGS if finding != primary]
-        extra = int(rng.choice(3, p=_EXTRA_FINDINGS))
+        extra = int(rng.choice(3, p=population.extra))
         present = (primary, *rng.choice(others, size=extra, replace=False).tolist())
     studies: list[Study] = []
     lesions = _lesions(rng, present)
-    for visit in range(1 + int(rng.choice(3, p=_STUDIES_PER_PATIENT))):
+    for visit in range(1 + int(rng.choice(3, p=population.visits))):
         change = ""
         if visit:
             lesions, change = _follow_up(rng, lesions)
-        studies.append(_study(rng, f"s{visit + 1}", lesions, change))
+        studies.append(_study(rng, f"s{visit + 1}", lesions, change, population.laterals))
     return Patient(name=name, split=split, studies=tuple(studies))
 
 
@@ -143,7 +175,7 @@ def _follow_up(rng: np.random.Generator, before: tuple[Lesion, ...]) -> tuple[tu
     ), change
 
 
-def _study(rng: np.random.Generator, name: str, lesions: tuple[Lesion, ...], change: str) -> Study:
+def _study(rng: np.random.Generator, name: str, lesions: tuple[Lesion, ...], change: str, laterals: bool) -> Study:
     labels: dict[str, Label] = {}
     seen = list(lesions)
     for finding in FINDINGS:
@@ -159,7 +191,7 @@ def _study(rng: np.random.Generator, name: str, lesions: tuple[Lesion, ...], cha
             labels[finding] = Label.NEGATIVE if rng.random() < _NEGATED_SHARE else Label.UNMENTIONED
     portable = rng.random() < 0.4
     views: tuple[str, ...] = ("AP",) if portable else ("PA",)
-    if not portable and rng.random() < 0.45:
+    if laterals and not portable and rng.random() < 0.45:
         views += ("LATERAL",)
     elif portable and rng.random() < 0.12:
         views += ("AP",)
