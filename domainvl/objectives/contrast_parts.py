@@ -85,7 +85,7 @@ def unit(x: Tensor) -> tuple[Tensor, Tensor]:
 def through_norm(gradient: Tensor, rows: Tensor, norm: Tensor, scale: Tensor) -> Tensor:
     """Turn the gradient of `rows` = s x/|x| into that of x, in place; returns its product with the rows, in fp64."""
     total = torch.zeros((), dtype=torch.float64, device=gradient.device)
-    for part in cuts(len(gradient), 1024):
+    for part in cuts(len(gradient), 128):
         along = (gradient[part].double() * rows[part]).sum(1, keepdim=True)
         total += along.sum()
         gradient[part].addcmul_((along / scale.double() ** 2).to(gradient.dtype), rows[part], value=-1)

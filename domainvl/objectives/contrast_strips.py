@@ -27,8 +27,10 @@ from domainvl.objectives.contrast_parts import (
 Finish = Callable[[slice, slice, Tensor], Tensor]
 """(rows, columns, scores `[r, c]`) to the sum of their losses; the scores become the slope of that sum."""
 
-STRIP = 2**21
+STRIP = 2**20
 """Numbers in a strip of whole rows on a CPU, so that it stays in the shared cache; elsewhere eight times as many."""
+LEAST_ROWS = 32
+"""A product of fewer rows is slow, however long they are."""
 
 
 def strips(
@@ -46,7 +48,7 @@ def strips(
     """
     if tile is None:
         room = STRIP if a.device.type == "cpu" else 8 * STRIP
-        tile = (max(32, min(1024, room // max(1, len(b)))), max(1, len(b)))
+        tile = (max(LEAST_ROWS, min(1024, room // max(1, len(b)))), max(1, len(b)))
     wanted = torch.is_grad_enabled()
     return _Strips.apply(a, b, scale, bias, finish, tile, wanted)
 
@@ -72,8 +74,7 @@ def contrast_one_way(
         share = weight[rows]
         if rule is None:
             start = rows.start + offset
-            own = scores.diagonal(start)
-            best, match = own, own
+            best = match = scores.diagonal(start).clone()
         else:
             target, valid = rule(rows, columns, scores / factor)
             target = target.to(scores.dtype).masked_fill(~valid, 0.0)
@@ -84,22 +85,26 @@ def contrast_one_way(
             target /= mass.clamp_min(torch.finfo(mass.dtype).tiny)[:, None]
             match = (target * scores).sum(1)
         if smoothing:
-            counts = torch.ones_like(scores) if rule is None else valid.to(scores.dtype)
-            even = counts / counts.sum(1, keepdim=True).clamp_min(1)
-            match = (1 - smoothing) * match + smoothing * (even * scores).sum(1)
+            if rule is None:
+                spread = scores.mean(1)
+            else:
+                even = valid / valid.sum(1, keepdim=True).clamp_min(1).to(scores.dtype)
+                spread = (even * scores).sum(1)
+            match = (1 - smoothing) * match + smoothing * spread
         if rule is not None:
             # A row that is left out keeps all its columns: a softmax over nothing is not a number, not even times zero.
             scores.masked_fill_(~valid & kept[rows, None], -torch.inf)
-        hit[rows] = best >= scores.amax(1)
-        each = scores.logsumexp(1)
-        loss = (share * (each - match)).sum(dtype=torch.float64)
-        scores.sub_(each[:, None]).exp_()
+        top = scores.amax(1)
+        hit[rows] = best >= top
+        sums = scores.sub_(top[:, None]).exp_().sum(1)
+        loss = (share * (top + sums.log() - match)).sum(dtype=torch.float64)
+        scores.div_(sums[:, None])
         if rule is None:
             scores.diagonal(start).sub_(1 - smoothing)
         else:
             scores.sub_(target, alpha=1 - smoothing)
         if smoothing:
-            scores.sub_(even, alpha=smoothing)
+            scores.sub_(smoothing / len(b) if rule is None else smoothing * even)
         scores.mul_(share[:, None])
         return loss
 

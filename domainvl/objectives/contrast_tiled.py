@@ -9,7 +9,7 @@ With A = s a/|a|, B = b/|b|, l = A B^T and G = dL/dl:
     dA = G B,  dB = G^T A,  ds = sum_i A_i . dA_i / s          (D numbers per row, so fp64 costs nothing)
     da = s (dA - (dA . A) A / s^2) / |a|
 
-Where everybody is their own match, the part of the targets in G is known without any tile.
+Sums of exponentials stay relative to the highest score: where scores reach 100, adding it would cost two digits.
 """
 
 from __future__ import annotations
@@ -98,13 +98,15 @@ class _Side:
         self.rule, self.smoothing = rule, smoothing
         self.top, self.best = (like.new_full((size,), -torch.inf) for _ in range(2))
         self.total, self.match, self.mass, self.count, self.spread = (like.new_zeros(size) for _ in range(5))
-        self.log_sum = self.top
 
     def take_in(self, cut: _Cut) -> None:
         """One tile of the forward sweep."""
         rows, scores = cut.rows, cut.scores
         if self.rule is None or cut.cosines is None:
-            self._own(cut)
+            own = self._diagonal(cut, scores)
+            if own is not None:
+                mine, found = own
+                self.match[mine], self.best[mine], self.mass[mine] = found, found, 1.0
         else:
             target, valid = self._targets(cut, cut.cosines)
             scores = scores.masked_fill(~valid, -torch.inf)
@@ -128,49 +130,50 @@ class _Side:
             self.count.fill_(len(columns))
             if self.smoothing:
                 self.spread = rows @ columns.sum(0)
-        log_sum = self.top + self.total.log()
         self.mass.clamp_min_(torch.finfo(self.mass.dtype).tiny)
         self.count.clamp_min_(1)
         match = (1 - self.smoothing) * self.match / self.mass + self.smoothing * self.spread / self.count
-        # exp(l - infinity) is the gradient of a row that does not count.
-        self.log_sum = log_sum.masked_fill(~kept, torch.inf)
-        return torch.where(kept, log_sum - match, 0.0), kept, hit
+        each = torch.where(kept, self.total.log() + (self.top - match), 0.0)
+        # exp(l - infinity) is the slope of a row that does not count.
+        self.top.masked_fill_(~kept, torch.inf)
+        self.total.masked_fill_(~kept, 1.0)
+        return each, kept, hit
 
     def slope(self, cut: _Cut, gradient: Tensor, out: Tensor) -> Tensor:
-        """`dL/dl` of a tile into `out`; without its targets where everybody is their own match."""
+        """`dL/dl` of a tile into `out`, without the even part of the targets where everybody is their own match."""
         rows = cut.rows
-        share = gradient[rows, None]
+        torch.sub(cut.scores, self.top[rows, None], out=out).exp_()
         if self.rule is None or cut.cosines is None:
-            return torch.sub(cut.scores, self.log_sum[rows, None], out=out).exp_().mul_(share)
+            out.mul_((gradient[rows] / self.total[rows])[:, None])
+            own = self._diagonal(cut, out)
+            if own is not None:
+                own[1].sub_(gradient[own[0]], alpha=1 - self.smoothing)
+            return out
         target, valid = self._targets(cut, cut.cosines)
-        torch.sub(cut.scores, self.log_sum[rows, None], out=out).exp_().masked_fill_(~valid, 0.0)
+        out.div_(self.total[rows, None]).masked_fill_(~valid, 0.0)
         out.addcmul_(target, ((self.smoothing - 1) / self.mass[rows, None]).expand_as(target))
         if self.smoothing:
             out.sub_(valid * (self.smoothing / self.count[rows, None]))
-        return out.mul_(share)
+        return out.mul_(gradient[rows, None])
 
-    def own_part(self, gradient: Tensor, rows: Tensor, columns: Tensor, to_rows: Tensor, to_columns: Tensor) -> None:
-        """Take the targets out of `dA` and `dB`, where everybody is their own match."""
-        if self.rule is not None:
+    def even_part(self, gradient: Tensor, rows: Tensor, columns: Tensor, to_rows: Tensor, to_columns: Tensor) -> None:
+        """Take what smoothing gives to all columns out of `dA` and `dB`, where everybody is their own match."""
+        if self.rule is not None or not self.smoothing:
             return
-        share = (1 - self.smoothing) * gradient[:, None]
-        to_rows.addcmul_(share, columns, value=-1)
-        to_columns.addcmul_(share, rows, value=-1)
-        if self.smoothing:
-            even = self.smoothing / len(columns) * gradient
-            to_rows.addr_(even, columns.sum(0), alpha=-1)
-            to_columns.sub_(even @ rows)
+        even = self.smoothing / len(columns) * gradient
+        to_rows.addr_(even, columns.sum(0), alpha=-1)
+        to_columns.sub_(even @ rows)
 
-    def _own(self, cut: _Cut) -> None:
-        """Everybody's own score, where it lies in this tile."""
+    @staticmethod
+    def _diagonal(cut: _Cut, of: Tensor) -> tuple[slice, Tensor] | None:
+        """Everybody's own entry of a tile, and whose they are; None where the diagonal does not cross it."""
         ahead = cut.rows.start - cut.columns.start
-        height, width = cut.scores.shape
+        height, width = of.shape
         if not -height < ahead < width:
-            return
-        found = cut.scores.diagonal(ahead)
+            return None
+        found = of.diagonal(ahead)
         start = cut.rows.start + max(0, -ahead)
-        mine = slice(start, start + len(found))
-        self.match[mine], self.best[mine], self.mass[mine] = found, found, 1.0
+        return slice(start, start + len(found)), found
 
     def _targets(self, cut: _Cut, cosines: Tensor) -> tuple[Tensor, Tensor]:
         if self.rule is None:
@@ -213,8 +216,8 @@ class _Sweeps(torch.autograd.Function):
                 slope += other.slope(cut.turned, of_columns, cut.scores.T).T
                 to_rows[cut.rows].addmm_(slope, columns[cut.columns])
                 to_columns[cut.columns].addmm_(slope.T, rows[cut.rows])
-            forth.own_part(of_rows, rows, columns, to_rows, to_columns)
-            other.own_part(of_columns, columns, rows, to_columns, to_rows)
+            forth.even_part(of_rows, rows, columns, to_rows, to_columns)
+            other.even_part(of_columns, columns, rows, to_columns, to_rows)
             to_scale = through_norm(to_rows, rows, row_norm, scale) / scale
             through_norm(to_columns, columns, column_norm, torch.ones_like(scale))
         return to_rows, to_columns, to_scale.to(scale.dtype), None, None, None

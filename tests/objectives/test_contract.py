@@ -244,7 +244,8 @@ def both_passes(case, objective, features, batch, where):
     loss, _ = run(objective, features, batch, where)
     loss.backward()
     found = gradients(objective, features)
-    return loss.item(), found | {"scale": where.scale.grad}
+    # Some keep their own temperature.
+    return loss.item(), found | ({} if where.scale.grad is None else {"scale": where.scale.grad})
 
 
 def halves(step, where):
