@@ -9,6 +9,7 @@ from domainvl.objectives.distillation import Distillation
 from domainvl.objectives.frozen_cosine import FrozenCosine
 from domainvl.objectives.frozen_kl import FrozenKL
 from domainvl.objectives.frozen_l1 import FrozenL1
+from domainvl.objectives.gloria import GloriaLocal
 from domainvl.objectives.infonce import InfoNCE
 from domainvl.objectives.kdsp import KDSP
 from domainvl.objectives.label_contrast import LabelContrast
@@ -28,6 +29,7 @@ __all__ = [
     "FrozenCosine",
     "FrozenKL",
     "FrozenL1",
+    "GloriaLocal",
     "InfoNCE",
     "LabelContrast",
     "Objective",

@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainvl.features import FeatureKey
+from domainvl.features import FeatureKey, Features
 from domainvl.objectives.base import Context, alone
+from domainvl.objectives.contrast_parts import wide
 
 
 def beside(key: str, stream: str) -> str:
@@ -23,6 +24,15 @@ def tokens_key(owner: str, key: str) -> str:
     if found.stream != "tokens":
         raise ValueError(f"{owner}: reads local features, 'image.tokens' or the like, got {key!r}")
     return str(found)
+
+
+def real_tokens(features: Features, key: str) -> tuple[Tensor, Tensor]:
+    """Tokens `[B, L, D]` in fp32 at least, zero where padded, and their mask `[B, L]`.
+
+    Whatever padding holds, infinity included, is gone here: a share of zero times infinity would still be felt.
+    """
+    mask = features[beside(key, "mask")]
+    return wide(features[key]).where(mask[..., None], 0.0), mask
 
 
 def exact(like: Tensor) -> torch.autocast:

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from domainvl.features import Batch, FeatureKey, Features
-from domainvl.objectives._tokens import beside, exact, gather_tokens, tokens_key
+from domainvl.objectives._tokens import beside, exact, gather_tokens, real_tokens, tokens_key
 from domainvl.objectives.base import Context, Objective
 from domainvl.objectives.contrast_parts import row_sum, wide
 
@@ -65,8 +65,8 @@ class TclLocalGlobal(Objective):
         """The loss."""
         anchor = F.normalize(wide(features[self.anchor]), dim=-1)
         with exact(anchor):
-            mask = features[self.mask]
-            tokens = F.normalize(wide(features[self.tokens].detach()), dim=-1)
+            tokens, mask = real_tokens(features, self.tokens)
+            tokens = F.normalize(tokens.detach(), dim=-1)
             if self.pool > 1:
                 tokens, mask = pooled(tokens, mask, features[self.grid].tolist(), self.pool)
             everybody, real = gather_tokens(tokens, mask, context)
@@ -83,7 +83,10 @@ class TclLocalGlobal(Objective):
 
 
 def pooled(tokens: Tensor, mask: Tensor, grid: list[int], window: int) -> tuple[Tensor, Tensor]:
-    """Means of the real tokens in windows of a grid: `[B, L, D]`, `[B, L]` to `[B, K, D]`, `[B, K]`."""
+    """Means of the real tokens in windows of a grid, those padded being zero.
+
+    `[B, L, D]`, `[B, L]` to `[B, K, D]`, `[B, K]`.
+    """
     mean = {2: F.avg_pool2d, 3: F.avg_pool3d}.get(len(grid))
     if mean is None:
         raise ValueError(f"TclLocalGlobal: pool wants a grid of two or three dimensions, got {grid}; set pool to 1")
@@ -94,6 +97,6 @@ def pooled(tokens: Tensor, mask: Tensor, grid: list[int], window: int) -> tuple[
         return mean(laid, sizes, stride=sizes, ceil_mode=True).flatten(2).transpose(1, 2)
 
     share = windows(mask[..., None].to(tokens.dtype))
-    total = windows(tokens.where(mask[..., None], 0.0))
+    total = windows(tokens)
     filled = share > 0
     return total / share.where(filled, 1.0), filled.squeeze(-1)

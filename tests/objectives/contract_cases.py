@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from domainvl.objectives import Alip, Context, InfoNCE, LabelContrast, Objective, SigLIP, TclLocalGlobal
+from domainvl.objectives import Alip, Context, GloriaLocal, InfoNCE, LabelContrast, Objective, SigLIP, TclLocalGlobal
 from domainvl.objectives.base import alone
 from domainvl.objectives.targets import (
     FalseNegativeFilter,
@@ -72,6 +72,13 @@ CASES = [
     Case("TclLocalGlobal-text", lambda: TclLocalGlobal("text.pooled", "ema/text.tokens")),
     Case("Alip", Alip),
     Case("Alip-published", lambda: Alip(gate_caption=True, start=1.0, targets=[SameGroup()])),
+    Case("GloriaLocal", GloriaLocal),
+    Case("GloriaLocal-paper", lambda: GloriaLocal(aggregate="mean", word_softmax=False)),
+    Case(
+        "GloriaLocal-groups",
+        lambda: GloriaLocal(targets=[SameGroup("study")]),
+        frozenset({"image.tokens", "text.tokens"}),
+    ),
 ]
 
 

@@ -87,7 +87,7 @@ def test_windows_average_real_tokens(grid):
     tokens = torch.randn(2, length, 3, generator=draw)
     mask = torch.rand(2, length, generator=draw) > 0.3
     mask.view(2, *grid)[0, :2, :2] = False
-    found, filled = pooled(tokens, mask, grid, 2)
+    found, filled = pooled(tokens.where(mask[..., None], 0.0), mask, grid, 2)
     cells = torch.cartesian_prod(*(torch.arange(side) // 2 for side in grid))
     expected = torch.unique(cells, dim=0)
     assert found.shape == (2, len(expected), 3)
