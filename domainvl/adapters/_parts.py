@@ -16,6 +16,7 @@ _ONCE = {
     "prompt": "replace the words of a template",
     "words": "put tokens among the words",
     "readout": "make features",
+    "locals": "make local features",
     "logits": "make class scores",
     "encode_per_image": "make texts for every image",
     "choose": "choose values on the validation split",

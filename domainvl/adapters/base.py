@@ -8,7 +8,7 @@ Every hook defaults to the identity, so a method overrides only what it changes:
     prompt        replaces a template of the prompt set (CoOp learns the words around the name)
     words         edits text prompts before positions are added (CoOp)
     edit          edits tokens in front of a block (VPT, MaPLe, MMRL)
-    readout       turns a finished state into features; `reads` says of which tokens
+    readout       turns a finished state into features; `reads` says of which tokens; `locals` is its local counterpart
     logits        turns features into class scores; the key `image.logits` is what the model predicts with
     choose        sets what no gradient reaches (Tip-Adapter's factors), on the validation split alone
 """
@@ -98,6 +98,13 @@ class Adapter(nn.Module, ABC):
     def readout(self, side: Side, tower: Tower, state: TokenState) -> Features:
         """Features of a finished state."""
         return {f"{side}.pooled": tower.project(tower.pool(state))}
+
+    def locals(self, side: Side, tower: Tower, state: TokenState) -> tuple[Tensor, Tensor]:
+        """Local features of a finished state that holds all tokens, `[B, L, D]`, and which are real, `[B, L]`.
+
+        A method that puts another projection behind a tower sends its tokens through it too.
+        """
+        return tower.locals(state)
 
     def reads(self, side: Side) -> Collection[str] | None:
         """Spans whose tokens `readout` looks at, besides what the tower pools; None when it may look at any token."""

@@ -107,6 +107,11 @@ class Compose(Adapter):
         part = self._who("readout")
         return super().readout(side, tower, state) if part is None else part.readout(side, tower, state)
 
+    def locals(self, side: Side, tower: Tower, state: TokenState) -> tuple[Tensor, Tensor]:
+        """See `Adapter.locals`."""
+        part = self._who("locals")
+        return super().locals(side, tower, state) if part is None else part.locals(side, tower, state)
+
     def reads(self, side: Side) -> Collection[str] | None:
         """See `Adapter.reads`."""
         part = self._who("readout")

@@ -110,7 +110,7 @@ class PairPass:
         prefix = adapter.prefix(side, tower, inputs, replace(self.speed, unread=False))
         state = tower.run(prefix, edit=partial(adapter.edit, side), start=adapter.first_block(side, tower))
         features = adapter.readout(side, tower, state)
-        local, mask = tower.locals(state)
+        local, mask = adapter.locals(side, tower, state)
         if isinstance(inputs, TextInputs) and inputs.words is not None and inputs.sentences is not None:
             local, mask, features["text.sentences"] = pool_words(local, inputs.words, inputs.sentences)
         features |= {f"{side}.tokens": local, f"{side}.mask": mask}
