@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,22 @@ CALIBRATION_PATIENTS = 500
 """Below this many, sampling noise in the bins adds to the calibration error (measured in `bootstrap`'s docstring)."""
 
 Intervals = dict[str, Interval]
+
+
+class Compared(Protocol):
+    """Two models and what is between them."""
+
+    @property
+    def zero_shot(self) -> Intervals:
+        """Of the untouched model."""
+
+    @property
+    def adapted(self) -> Intervals | None:
+        """Of the adapted model."""
+
+    @property
+    def difference(self) -> Intervals | None:
+        """Adapted minus zero-shot, paired."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +227,7 @@ def _notes(
     return notes
 
 
-def models_as_dict(result: Evaluation | ClassResult) -> dict[str, Any]:
+def models_as_dict(result: Compared) -> dict[str, Any]:
     """The three parts of every result, for JSON."""
 
     def plain(values: Intervals | None) -> dict[str, Any] | None:
