@@ -8,6 +8,7 @@
     view    a second readout or a second view of the same thing: `image@rep.pooled` are MMRL's representation tokens
     stream  pooled [B, D], logits [B, C]
             tokens [B, L, D], mask [B, L]    patches or words in the shared space, special and inserted tokens left out
+            attention [B, L]                 how much of it the pooled output takes from each token, where known
             sentences [B, L]                 which sentence a word belongs to, -1 for padding
             grid                             how patches lie, (H, W) or (D, H, W)
 
@@ -28,7 +29,7 @@ Features = dict[str, Tensor]
 Batch = Mapping[str, Any]
 
 ROLES = ("ema", "frozen", "old", "queue")
-STREAMS = ("grid", "logits", "mask", "pooled", "sentences", "tokens")
+STREAMS = ("attention", "grid", "logits", "mask", "pooled", "sentences", "tokens")
 
 _KEY = re.compile(r"^(?:(?P<role>\w+)/)?(?P<source>\w+)(?:@(?P<view>\w+))?\.(?P<stream>\w+)$")
 

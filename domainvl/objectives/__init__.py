@@ -13,6 +13,8 @@ from domainvl.objectives.gloria import GloriaLocal
 from domainvl.objectives.infonce import InfoNCE
 from domainvl.objectives.kdsp import KDSP
 from domainvl.objectives.label_contrast import LabelContrast
+from domainvl.objectives.mgca_prototype import MgcaPrototype
+from domainvl.objectives.mgca_token import MgcaToken
 from domainvl.objectives.sccm import SCCM
 from domainvl.objectives.siglip import SigLIP
 from domainvl.objectives.tcl import TclLocalGlobal
@@ -32,6 +34,8 @@ __all__ = [
     "GloriaLocal",
     "InfoNCE",
     "LabelContrast",
+    "MgcaPrototype",
+    "MgcaToken",
     "Objective",
     "SigLIP",
     "TclLocalGlobal",

@@ -16,7 +16,18 @@ from typing import Any
 
 import torch
 
-from domainvl.objectives import Alip, Context, GloriaLocal, InfoNCE, LabelContrast, Objective, SigLIP, TclLocalGlobal
+from domainvl.objectives import (
+    Alip,
+    Context,
+    GloriaLocal,
+    InfoNCE,
+    LabelContrast,
+    MgcaPrototype,
+    MgcaToken,
+    Objective,
+    SigLIP,
+    TclLocalGlobal,
+)
 from domainvl.objectives.base import alone
 from domainvl.objectives.targets import (
     FalseNegativeFilter,
@@ -79,6 +90,8 @@ CASES = [
         lambda: GloriaLocal(targets=[SameGroup("study")]),
         frozenset({"image.tokens", "text.tokens"}),
     ),
+    Case("MgcaToken", MgcaToken),
+    Case("MgcaPrototype", lambda: MgcaPrototype(prototypes=5)),
 ]
 
 
@@ -106,6 +119,9 @@ def sample(size: int = SIZE, seed: int = 0) -> tuple[dict[str, torch.Tensor], di
                 mask = torch.arange(WORDS) < lengths[:, None]
                 features[f"{role}{source}.mask"] = mask
                 features[f"{role}{source}.sentences"] = (torch.arange(WORDS) // 2).expand(size, -1).where(mask, -1)
+    for key in [key for key in features if key.endswith(".mask")]:
+        mask = features[key]
+        features[key.replace(".mask", ".attention")] = torch.rand(mask.shape, generator=draw).where(mask, 9.0)
     for source in ("image", "text"):
         features[f"queue/{source}.pooled"] = noise(QUEUE, WIDTH)
     batch: dict[str, Any] = {

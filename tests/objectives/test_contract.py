@@ -105,13 +105,13 @@ def test_padding_is_never_read(case):
     longer, longer_batch = sample()
     for key in list(longer):
         found = FeatureKey.parse(key)
-        if found.source != "text" or found.stream not in ("tokens", "mask", "sentences"):
+        if found.source != "text" or found.stream not in ("tokens", "mask", "sentences", "attention"):
             continue
         value = longer[key]
         if found.stream == "tokens":
             mask = longer[key.replace(".tokens", ".mask")]
             value = torch.where(mask[..., None], value, 1e4)
-        more = {"tokens": 1e4, "mask": False, "sentences": -1}[found.stream]
+        more = {"tokens": 1e4, "mask": False, "sentences": -1, "attention": 9.0}[found.stream]
         longer[key] = torch.cat([value, torch.full_like(value[:, :2], more)], 1)
     again, padded, padded_batch = fresh(case, (longer, longer_batch))
     loss, _ = run(again, padded, padded_batch)
