@@ -22,6 +22,7 @@ NO_PATIENTS = (
 )
 _CLASS_COLUMNS = ("label", "class")
 _TEXT_COLUMNS = ("caption", "rewritten")
+_TEXT_ROLES = ("report", "findings", "impression")
 _TEXT = "text:"
 _BOXES = "boxes.csv"
 _ENOUGH = 20
@@ -39,7 +40,7 @@ class ImageTable(Layout):
     Attributes:
         table: The file, below the root or anywhere.
         image_column: Image paths, relative to the root.
-        label_columns: One column per class, holding 1, 0, -1 (uncertain) or nothing.
+        label_columns: One column per class, holding 1, 0, -1 (uncertain) or nothing; an empty list for none.
         class_column: One column that holds the name of the image's only class.
         patient_column: Patients.
         study_column: Studies.
@@ -82,7 +83,9 @@ class ImageTable(Layout):
             classes = _class_names(table, class_column)
             read: Callable[[Sequence[str]], tuple[Label, ...]] = _ClassReader(class_column, classes)
         else:
-            label_columns = list(self.label_columns or _label_columns(table, set(columns.values())))
+            texts = columns.keys() & set(_TEXT_ROLES) or any(role.startswith(_TEXT) for role in columns)
+            chosen = self.label_columns
+            label_columns = _label_columns(table, columns, bool(texts)) if chosen is None else list(chosen)
             classes = tuple(label_columns)
             read = LabelReader(classes)
         rows = _collected(root, table, columns, label_columns, read)
@@ -193,16 +196,16 @@ def _class_names(table: Table, column: str) -> tuple[str, ...]:
     return tuple(sorted(cell for cell in cells if cell and cell.lower() not in NOT_A_NUMBER))
 
 
-def _label_columns(table: Table, taken: set[str]) -> list[str]:
-    """The columns that hold nothing but labels, and at least one."""
-    free = [name for name in table.columns if name and name not in taken]
+def _label_columns(table: Table, columns: dict[str, str], texts: bool) -> list[str]:
+    """The columns that hold nothing but labels, at least one where there are no `texts`, which need none."""
+    free = [name for name in table.columns if name and name not in columns.values()]
     values: dict[str, set[str]] = {name: set() for name in free}
     for _, cells in table.rows(*free):
         for name, cell in zip(free, cells, strict=True):
             if len(values[name]) < _ENOUGH:
                 values[name].add(cell.lower().removesuffix(".0"))
     found = [name for name in free if values[name] - {""} and values[name] <= CELLS.keys() | NOT_A_NUMBER]
-    if not found:
+    if not found and not texts:
         raise ValueError(
             f"table {table.path.name}: no column holds labels (1, 0, -1 or nothing); name label_columns, or "
             f"class_column for one class per image. Its columns are: {listing(table.columns)}"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from domainvl.data.manifest import Manifest
@@ -53,6 +55,8 @@ class Pairing:
                 f"texts.views, the columns of the table and the folder of the reports ({self.texts.reports})"
             )
         rejects.note(Reject(record.row, record.key, reason) for record in without)
+        if without:
+            _tell(f"{self.name}: {len(without)} of {len(positions)} {split} images are left out: {reason}")
         return kept
 
     def batch(self, positions: Sequence[int]) -> dict[str, Any]:
@@ -80,6 +84,11 @@ class Pairing:
         for name in self.views.extra:
             batch[f"text@{name}"] = [one[name] for one in texts]
         return batch
+
+
+@rank_zero_only
+def _tell(text: str) -> None:
+    warnings.warn(text, stacklevel=2)
 
 
 def _numbered(names: Iterable[Hashable]) -> Tensor:

@@ -128,5 +128,5 @@ class TextReader:
 
 def missing(views: TextViews, records: Sequence[Record]) -> str:
     """What to say of records without any text."""
-    files = " (or its report file cannot be read)" if any(record.report for record in records) else ""
-    return f"it has no text in {', '.join(views.drawn)}{files}"
+    files = " (or the report file cannot be read)" if any(record.report for record in records) else ""
+    return f"no text in {', '.join(views.drawn)}{files}"

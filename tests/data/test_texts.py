@@ -177,13 +177,14 @@ def test_workers_that_outlive_an_epoch_draw_for_the_next_one(tmp_path):
 
 
 def test_images_without_text_are_listed_and_do_not_count(tmp_path):
-    data = fitted(tmp_path, "test", loading=Loading(workers=0, reject_share=0.0))
+    with pytest.warns(UserWarning, match="toy: 4 of 16 test images are left out: no text in impression, findings"):
+        data = fitted(tmp_path, "test", loading=Loading(workers=0, reject_share=0.0))
     left = [n for n in range(48) if n // 4 % 3 == 2 and n // 2 % 4 != 3]
     assert [index for batch in data.test_dataloader() for index in batch["index"].tolist()] == left
     assert len(data.rejects) == 0
     rows = list(csv.DictReader(data.rejects.path.open()))
     assert len(rows) == len(data.rejects.notes) == 16 - len(left) > 0
-    assert {row["reason"] for row in rows} == {"it has no text in impression, findings"}
+    assert {row["reason"] for row in rows} == {"no text in impression, findings"}
 
 
 def test_report_files_are_read_when_needed_and_may_be_missing(tmp_path):
@@ -198,7 +199,7 @@ def test_report_files_are_read_when_needed_and_may_be_missing(tmp_path):
     seen = {index // 2 for batch in data.train_dataloader() for index in batch["index"].tolist()}
     assert seen == {study for study in range(0, 24, 3) if study // 2 % 3 != 2 and study != 3}
     reasons = {note.reason for note in data.rejects.notes.values()}
-    assert reasons == {"it has no text in impression, findings (or its report file cannot be read)"}
+    assert reasons == {"no text in impression, findings (or the report file cannot be read)"}
 
 
 def test_no_text_at_all_is_an_error_that_names_no_patient(tmp_path):
