@@ -14,8 +14,8 @@ Pooled features are not normalised; whoever compares them does that. `Batch` hol
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor
@@ -65,16 +65,25 @@ class TextInputs:
         ids: Token ids, `[N, L]`; cut after the longest text where the tower allows it.
         keep: True where an id is real, `[N, L]`; None when the model reads its padding too (SigLIP).
         owner: Which class each text speaks of, `[N]`; None where that is not known.
+        negative: True where a text says that a finding is absent, `[N]`; None where no text could.
     """
 
     ids: Tensor
     keep: Tensor | None = None
     owner: Tensor | None = None
+    negative: Tensor | None = None
 
     def to(self, device: Any) -> TextInputs:
         """The same texts on another device."""
-        keep, owner = (None if found is None else found.to(device) for found in (self.keep, self.owner))
-        return TextInputs(self.ids.to(device), keep, owner)
+        return self._each(lambda tensor: tensor.to(device))
+
+    def repeat(self, times: int) -> TextInputs:
+        """All texts, one after the other, `times` over: `[times * N, L]`."""
+        return self._each(lambda tensor: tensor.repeat(times, *(1 for _ in tensor.shape[1:])))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TextInputs:
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(value) for name, value in found.items() if value is not None})
 
     def __len__(self) -> int:
         return self.ids.shape[0]

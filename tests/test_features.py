@@ -1,8 +1,9 @@
 """The grammar of feature keys."""
 
 import pytest
+import torch
 
-from domainvl.features import FeatureKey
+from domainvl.features import FeatureKey, TextInputs
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,17 @@ def test_a_key_reads_and_writes_the_same(text, key):
 def test_a_wrong_key_says_what_is_wrong(text, message):
     with pytest.raises(ValueError, match=message):
         FeatureKey.parse(text)
+
+
+def test_everything_about_texts_goes_where_they_go():
+    ids = torch.arange(6).reshape(2, 3)
+    texts = TextInputs(ids, ids > 0, owner=torch.tensor([4, 2]), negative=torch.tensor([True, False]))
+    moved = texts.to("meta")
+    assert {tensor.device.type for tensor in (moved.ids, moved.keep, moved.owner, moved.negative)} == {"meta"}
+    thrice = texts.repeat(3)
+    assert len(thrice) == 6
+    for there, here in [(thrice.ids, texts.ids), (thrice.keep, texts.keep), (thrice.negative, texts.negative)]:
+        assert torch.equal(there, torch.cat([here, here, here]))
+    assert thrice.owner.tolist() == [4, 2, 4, 2, 4, 2]
+    bare = TextInputs(ids).repeat(2)
+    assert bare.keep is bare.owner is bare.negative is None
