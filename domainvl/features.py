@@ -19,8 +19,8 @@ Pooled features are not normalised; whoever compares them does that. `Batch` hol
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor
@@ -75,6 +75,7 @@ class TextInputs:
         sentences: Number of the sentence that a token belongs to, `[N, L]`; -1 for special tokens and padding.
         pooled: Which tokens are the text, `[N, L]`: neither special nor padding nor part of an instruction, which is
             read and not pooled; None where the tower tells by itself.
+        negative: True where a text says that a finding is absent, `[N]`; None where no text could.
     """
 
     ids: Tensor
@@ -83,16 +84,23 @@ class TextInputs:
     words: Tensor | None = None
     sentences: Tensor | None = None
     pooled: Tensor | None = None
+    negative: Tensor | None = None
 
     def to(self, device: Any) -> TextInputs:
         """The same texts on another device."""
-        others = (self.keep, self.owner, self.words, self.sentences, self.pooled)
-        return TextInputs(self.ids.to(device), *(None if found is None else found.to(device) for found in others))
+        return self._each(lambda tensor: tensor.to(device))
+
+    def repeat(self, times: int) -> TextInputs:
+        """All texts, one after the other, `times` over: `[times * N, L]`."""
+        return self._each(lambda tensor: tensor.repeat(times, *(1 for _ in tensor.shape[1:])))
 
     def rows(self, rows: slice | Tensor) -> TextInputs:
         """Some of the texts."""
-        others = (self.keep, self.owner, self.words, self.sentences, self.pooled)
-        return TextInputs(self.ids[rows], *(None if found is None else found[rows] for found in others))
+        return self._each(lambda tensor: tensor[rows])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> TextInputs:
+        found = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: change(value) for name, value in found.items() if value is not None})
 
     def __len__(self) -> int:
         return self.ids.shape[0]

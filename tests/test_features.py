@@ -36,9 +36,23 @@ def test_a_wrong_key_says_what_is_wrong(text, message):
 
 def test_texts_move_and_split_with_all_they_have():
     ids = torch.arange(6).view(2, 3)
-    whole = TextInputs(ids, ids > 0, torch.tensor([4, 5]), ids - 1, ids - 2, ids > 1)
+    whole = TextInputs(ids, ids > 0, torch.tensor([4, 5]), ids - 1, ids - 2, ids > 1, torch.tensor([True, False]))
     for part, rows in ((whole.rows(slice(1, 2)), slice(1, 2)), (whole.to("cpu"), slice(None))):
         for field in fields(TextInputs):
             assert torch.equal(getattr(part, field.name), getattr(whole, field.name)[rows])
     assert len(TextInputs(ids).rows(torch.tensor([1]))) == 1
     assert TextInputs(ids).rows(slice(1)).words is None
+
+
+def test_everything_about_texts_goes_where_they_go():
+    ids = torch.arange(6).reshape(2, 3)
+    texts = TextInputs(ids, ids > 0, owner=torch.tensor([4, 2]), negative=torch.tensor([True, False]))
+    moved = texts.to("meta")
+    assert {tensor.device.type for tensor in (moved.ids, moved.keep, moved.owner, moved.negative)} == {"meta"}
+    thrice = texts.repeat(3)
+    assert len(thrice) == 6
+    for there, here in [(thrice.ids, texts.ids), (thrice.keep, texts.keep), (thrice.negative, texts.negative)]:
+        assert torch.equal(there, torch.cat([here, here, here]))
+    assert thrice.owner.tolist() == [4, 2, 4, 2, 4, 2]
+    bare = TextInputs(ids).repeat(2)
+    assert bare.keep is bare.owner is bare.negative is None

@@ -69,7 +69,8 @@ def test_arrows_run_downwards(path):
 
 @pytest.mark.parametrize("path", SOURCES, ids=str)
 def test_no_file_is_a_warehouse(path):
-    assert len(path.read_text().splitlines()) <= 400
+    most = 200 if path.parent == ROOT / "domainvl" / "adapters" else 400
+    assert len(path.read_text().splitlines()) <= most
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from domainvl.adapters.clip_adapter import CLIPAdapter
 from domainvl.adapters.cocoop import CoCoOp
 from domainvl.adapters.compose import Compose
 from domainvl.adapters.coop import CoOp
+from domainvl.adapters.crane import Crane
 from domainvl.adapters.dcar import DCAR
 from domainvl.adapters.joint_stack import JointStack
 from domainvl.adapters.lora import LoRA
@@ -28,6 +29,7 @@ __all__ = [
     "CoCoOp",
     "CoOp",
     "Compose",
+    "Crane",
     "JointStack",
     "LinearProbe",
     "LoRA",

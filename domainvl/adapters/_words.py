@@ -10,7 +10,6 @@ from torch import Tensor
 from domainvl.backbones.base import Backbone
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
-from domainvl.towers.base import Tower
 
 
 @dataclass(frozen=True)
@@ -94,16 +93,3 @@ def words_end(ids: Tensor, prefix: int, end: int, dot: Tensor) -> Tensor:
     places = behind[:, None] + torch.arange(len(dot), device=ids.device)
     stopped = (ids.gather(1, places.clamp_max(ids.shape[1] - 1)) == dot).all(dim=1)
     return torch.where(stopped, behind, last)
-
-
-def prompt_depth(method: str, depth: int | None, image: Tower, text: Tower) -> int:
-    """Number of blocks that get prompts in both towers; without `depth` three quarters of the shallower one."""
-    most = min(image.depth, text.depth)
-    if depth is None:
-        return max(1, most * 3 // 4)
-    if depth > most:
-        raise ValueError(
-            f"{method}: depth must lie in 1..{most} for {type(image).__name__} ({image.depth} blocks) and "
-            f"{type(text).__name__} ({text.depth} blocks), got {depth}"
-        )
-    return depth

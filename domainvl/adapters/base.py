@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from domainvl.adapters._saved import check_tensors
+from domainvl.adapters._scores import cosine_logits
 from domainvl.backbones.base import Backbone
 from domainvl.features import Features, TextInputs
 from domainvl.speed import PLAIN, Speed
@@ -193,36 +194,6 @@ class Adapter(nn.Module, ABC):
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave; missing or unknown names are errors."""
-        expected = set(self.tensors())
-        if expected != set(tensors):
-            missing, unknown = sorted(expected - set(tensors)), sorted(set(tensors) - expected)
-            raise ValueError(
-                f"{type(self).__name__}: the saved adapter does not fit; missing {missing[:5]}, unknown {unknown[:5]}"
-            )
-        for name, tensor in self.tensors().items():
-            if tensor.shape != tensors[name].shape:
-                raise ValueError(
-                    f"{type(self).__name__}: the saved {name} is {tuple(tensors[name].shape)}, here it is "
-                    f"{tuple(tensor.shape)}; the adapter was made for another backbone or other classes"
-                )
+        check_tensors(type(self).__name__, self.tensors(), tensors)
         # What an adapter keeps for checkpoints alone is in its state and not among its tensors.
         self.load_state_dict(tensors, strict=False)
-
-
-def cosine_logits(image: Tensor, text: Tensor, scale: Tensor | float) -> Tensor:
-    """`scale * cos(image, text)` for `[B, D]` and `[C, D]` or `[B, C, D]`, `[B, C]`, in fp32."""
-    image = F.normalize(image.float(), dim=-1)
-    text = F.normalize(text.float(), dim=-1)
-    if text.dim() == 3:
-        return scale * (text @ image[:, :, None]).squeeze(-1)
-    return scale * image @ text.T
-
-
-def require_token_editing(adapter: str, *towers: Tower) -> None:
-    """Raise for towers (CNNs) into whose blocks no token can be put."""
-    for tower in towers:
-        if not tower.token_editing:
-            raise TypeError(
-                f"{adapter} puts tokens between transformer blocks, which {type(tower).__name__} does not "
-                "have; use LinearProbe with this backbone, or a backbone with a ViT image tower"
-            )

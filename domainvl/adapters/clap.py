@@ -24,7 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainvl.adapters.base import Adapter, cosine_logits
+from domainvl.adapters._scores import cosine_logits
+from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.features import Features
 

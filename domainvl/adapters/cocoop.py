@@ -14,15 +14,15 @@ train with one image per batch. In multi-label data the negative templates keep 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from domainvl.adapters._towers import require_token_editing
 from domainvl.adapters._words import start_from
-from domainvl.adapters.base import Adapter, Side, require_token_editing
+from domainvl.adapters.base import Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
@@ -86,7 +86,5 @@ class CoCoOp(Adapter):
         def words(state: TokenState, inputs: TextInputs) -> TokenState:
             return state.insert(context, at=state.prefix, name="context")
 
-        keep = None if inputs.keep is None else inputs.keep.repeat(images, 1)
-        rows = replace(inputs, ids=inputs.ids.repeat(images, 1), keep=keep, owner=None)
-        state = tower.run(tower.embed(rows, words))
+        state = tower.run(tower.embed(inputs.repeat(images), words))
         return self.readout("text", tower, state)["text.pooled"].unflatten(0, (images, texts))

@@ -22,8 +22,9 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from domainvl.adapters._towers import require_token_editing
 from domainvl.adapters._words import spell, start_from, words_end
-from domainvl.adapters.base import Adapter, Side, require_token_editing
+from domainvl.adapters.base import Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState

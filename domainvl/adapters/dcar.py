@@ -23,7 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainvl.adapters.base import Adapter, Side, require_token_editing
+from domainvl.adapters._saved import check_support
+from domainvl.adapters._towers import require_token_editing
+from domainvl.adapters.base import Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.features import Features, TextInputs
 from domainvl.tokens import TokenState
@@ -157,11 +159,7 @@ class DCAR(Adapter):
         """See `Adapter.load_tensors`; an empty support takes the saved one's size."""
         support, labels = tensors.get("support"), tensors.get("labels")
         if self.support is None and support is not None and labels is not None:
-            if support.dim() != 2 or labels.dim() != 2 or len(support) != len(labels):
-                raise ValueError(
-                    f"DCAR: saved support {tuple(support.shape)} and labels {tuple(labels.shape)} do not fit; "
-                    "[N, D] and [N, C] do"
-                )
+            check_support("DCAR", {"support": support, "labels": labels})
             self.support, self.labels = support.to(self.context.device), labels.to(self.context.device)
         super().load_tensors(tensors)
 

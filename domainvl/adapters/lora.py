@@ -29,6 +29,7 @@ from typing import Any, Literal
 from torch import nn
 
 from domainvl.adapters._peft import NAME, block_of, ending_like, factors_of, start_from_principal_part, write_pair
+from domainvl.adapters._towers import require_block
 from domainvl.adapters.base import SIDES, Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.towers.base import LORA_PARTS, Tower
@@ -155,12 +156,7 @@ class LoRA(Adapter):
         """See `Adapter.first_block`."""
         if side not in self.sides:
             return tower.depth
-        if not 0 <= self._first < tower.depth:
-            raise ValueError(
-                f"LoRA: first_block must lie in 0..{tower.depth - 1} for the {side} tower "
-                f"({type(tower).__name__}, {tower.depth} blocks), got {self._first}"
-            )
-        return self._first
+        return require_block("LoRA", self._first, side, tower)
 
     def same_rows(self) -> bool:
         """See `Adapter.same_rows`: dropout draws for every row by itself."""

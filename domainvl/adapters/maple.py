@@ -22,8 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainvl.adapters._words import begin_with, learned, prompt_depth, start_of
-from domainvl.adapters.base import Adapter, Side, require_token_editing
+from domainvl.adapters._towers import prompt_depth, require_token_editing
+from domainvl.adapters._words import begin_with, learned, start_of
+from domainvl.adapters.base import Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState

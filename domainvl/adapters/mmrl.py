@@ -26,7 +26,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from domainvl.adapters.base import Adapter, Side, cosine_logits, require_token_editing
+from domainvl.adapters._scores import cosine_logits
+from domainvl.adapters._towers import require_block, require_token_editing
+from domainvl.adapters.base import Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.features import Features
 from domainvl.tokens import TokenState
@@ -97,12 +99,7 @@ class MMRL(Adapter):
     def first_block(self, side: Side, tower: Tower) -> int:
         """See `Adapter.first_block`."""
         first = tower.depth * 5 // 12 if self._first is None else self._first
-        if not 0 <= first < tower.depth:
-            raise ValueError(
-                f"{type(self).__name__}: first_block must lie in 0..{tower.depth - 1} for the {side} tower "
-                f"({type(tower).__name__}, {tower.depth} blocks), got {first}"
-            )
-        return first
+        return require_block(type(self).__name__, first, side, tower)
 
     def edit(self, side: Side, index: int, state: TokenState) -> TokenState:
         """See `Adapter.edit`."""

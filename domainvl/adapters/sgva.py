@@ -27,7 +27,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainvl.adapters.base import Adapter, Side, cosine_logits
+from domainvl.adapters._saved import check_support
+from domainvl.adapters._scores import cosine_logits
+from domainvl.adapters.base import Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.features import Features
 from domainvl.tokens import TokenState
@@ -123,10 +125,6 @@ class SgVA(Adapter):
         """See `Adapter.load_tensors`; an empty support takes the saved one's size."""
         support, labels = tensors.get("support"), tensors.get("labels")
         if self.support is None and support is not None and labels is not None:
-            if support.dim() != 2 or labels.dim() != 2 or len(support) != len(labels):
-                raise ValueError(
-                    f"SgVA: saved support {tuple(support.shape)} and labels {tuple(labels.shape)} do not fit; "
-                    "[N, width] and [N, C] do"
-                )
+            check_support("SgVA", {"support": support, "labels": labels})
             self.support, self.labels = support.to(self.mix.device), labels.to(self.mix.device)
         super().load_tensors(tensors)

@@ -24,7 +24,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from domainvl.adapters.base import Adapter, cosine_logits
+from domainvl.adapters._saved import check_support
+from domainvl.adapters._scores import cosine_logits
+from domainvl.adapters.base import Adapter
 from domainvl.features import Features
 
 ALPHAS, BETAS = 20, 200
@@ -147,11 +149,7 @@ class TipAdapter(Adapter):
         """See `Adapter.load_tensors`; an empty cache takes the saved one's size."""
         keys, values = tensors.get("keys"), tensors.get("values")
         if self.keys is None and keys is not None and values is not None:
-            if keys.dim() != 2 or values.dim() != 2 or len(keys) != len(values):
-                raise ValueError(
-                    f"TipAdapter: saved keys {tuple(keys.shape)} and values {tuple(values.shape)} are no cache; "
-                    "[N, D] and [N, C] are"
-                )
+            check_support("TipAdapter", {"keys": keys, "values": values})
             self._hold(keys.to(self.alpha.device), values.to(self.alpha.device))
         super().load_tensors(tensors)
 

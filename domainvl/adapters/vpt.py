@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from domainvl.adapters.base import Adapter, Side, require_token_editing
+from domainvl.adapters._towers import require_token_editing
+from domainvl.adapters.base import Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.tokens import TokenState
 from domainvl.towers.base import Tower

@@ -18,6 +18,8 @@ from domainvl.objectives.mgca_token import MgcaToken
 from domainvl.objectives.sccm import SCCM
 from domainvl.objectives.siglip import SigLIP
 from domainvl.objectives.tcl import TclLocalGlobal
+from domainvl.objectives.villa_mapping import VillaMapping
+from domainvl.objectives.villa_regions import VillaRegions
 
 __all__ = [
     "KDSP",
@@ -39,4 +41,6 @@ __all__ = [
     "Objective",
     "SigLIP",
     "TclLocalGlobal",
+    "VillaMapping",
+    "VillaRegions",
 ]

@@ -59,7 +59,8 @@ class ClassTexts:
         owner = [index for index, group in enumerate(groups) for _ in group]
         rows = [text for group in groups for text in group]
         numbers = torch.tensor(owner)
-        return cls(replace(tokenize(rows), owner=numbers), numbers, len(groups))
+        negative = numbers >= len(classes) if multilabel else None
+        return cls(replace(tokenize(rows), owner=numbers, negative=negative), numbers, len(groups))
 
     def to(self, device: torch.device) -> ClassTexts:
         """The same texts on another device."""

@@ -18,6 +18,7 @@ from domainvl.adapters import (
     CoCoOp,
     Compose,
     CoOp,
+    Crane,
     JointStack,
     LinearProbe,
     LoRA,
@@ -27,7 +28,8 @@ from domainvl.adapters import (
     SgVA,
     TipAdapter,
 )
-from domainvl.adapters.base import SIDES, Adapter, cosine_logits
+from domainvl.adapters._scores import cosine_logits
+from domainvl.adapters.base import SIDES, Adapter
 from domainvl.hub import make_adapter
 
 ADAPTERS = {
@@ -59,6 +61,8 @@ ADAPTERS = {
     "LoRA and LinearProbe": lambda: Compose([LoRA(parts=["down"], sides=["image"]), LinearProbe()]),
     "CoCoOp": partial(CoCoOp, init="a photo", reduction=2),
     "CoCoOp from nothing": partial(CoCoOp, tokens=3, init=None, reduction=4),
+    "Crane": partial(Crane, tokens=4, deep_tokens=2),
+    "Crane shallow": partial(Crane, tokens=3, deep_tokens=3, depth=1),
     "MaPLe": partial(MaPLe, tokens=2, init="a photo of a"),
     "MaPLe deep": partial(MaPLe, tokens=3, depth=3, init=None),
     "PromptSRC": partial(PromptSRC, tokens=3),
@@ -219,7 +223,7 @@ def test_token_adapters_refuse_a_cnn_by_name(name):
         ADAPTERS[name]().attach(toy("cnn"))
 
 
-@pytest.mark.parametrize("name", ["LinearProbe", "CoOp", "CLAP", "CLIPAdapter", "SgVA", "TipAdapter-F"])
+@pytest.mark.parametrize("name", ["LinearProbe", "CoOp", "CLAP", "CLIPAdapter", "Crane", "SgVA", "TipAdapter-F"])
 def test_what_leaves_the_image_tower_alone_works_on_a_cnn(name):
     backbone = toy("cnn")
     adapter = attached(ADAPTERS[name](), backbone)
@@ -273,6 +277,8 @@ def test_every_method_is_in_the_table():
         (partial(SgVA, views=0), "SgVA: widen and views"),
         (partial(CoCoOp, reduction=0), "CoCoOp: tokens and reduction"),
         (partial(CoCoOp, init=" "), "CoCoOp: init"),
+        (partial(Crane, depth=0), "Crane: depth"),
+        (partial(Crane, tokens=3), "Crane: tokens must be positive and deep_tokens lie in 1..tokens, got 3 and 4"),
         (partial(MaPLe, depth=0), "MaPLe: tokens and depth"),
         (partial(PromptSRC, tokens=0), "PromptSRC: tokens and depth"),
         (partial(PromptSRC, deviation=0.0), "PromptSRC: deviation"),

@@ -143,7 +143,8 @@ def pictures(count=5):
 
 def texts(adapter, backbone, classes=CLASSES, template="a photo of {}."):
     inputs = backbone.tokenize([adapter.prompt(template).replace("{}", name) for name in classes])
-    return replace(inputs, owner=torch.arange(len(classes)))
+    number = torch.arange(len(classes))
+    return replace(inputs, owner=number, negative=number == 0)
 
 
 def class_features(backbone, classes=CLASSES):

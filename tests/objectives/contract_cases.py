@@ -6,6 +6,7 @@ A row says how to make the objective; everything in `sample()` is on offer. What
     permutes     False where the order of records matters
     distributed  False where two processes cannot equal one (say why beside the row)
     batch        batch keys that the sample lacks
+    idle         True where this step trains none of the objective's own parameters
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from domainvl.objectives import (
     Objective,
     SigLIP,
     TclLocalGlobal,
+    VillaMapping,
+    VillaRegions,
 )
 from domainvl.objectives.base import alone
 from domainvl.objectives.targets import (
@@ -52,6 +55,7 @@ class Case:
     permutes: bool = True
     distributed: bool = True
     batch: dict[str, Any] = field(default_factory=dict)
+    idle: bool = False
 
     def __str__(self) -> str:
         return self.name
@@ -92,6 +96,10 @@ CASES = [
     ),
     Case("MgcaToken", MgcaToken),
     Case("MgcaPrototype", lambda: MgcaPrototype(prototypes=5)),
+    Case("VillaMapping", lambda: VillaMapping(CLASSES)),
+    Case("VillaMapping-published", lambda: VillaMapping(keep=0.8, as_published=True)),
+    Case("VillaRegions", lambda: VillaRegions(VillaMapping(CLASSES), mapping_epochs=1), idle=True),
+    Case("VillaRegions-alone", lambda: VillaRegions(VillaMapping(), 0, whole=False, regions=2), idle=True),
 ]
 
 
@@ -124,6 +132,7 @@ def sample(size: int = SIZE, seed: int = 0) -> tuple[dict[str, torch.Tensor], di
         features[key.replace(".mask", ".attention")] = torch.rand(mask.shape, generator=draw).where(mask, 9.0)
     for source in ("image", "text"):
         features[f"queue/{source}.pooled"] = noise(QUEUE, WIDTH)
+    features["frozen/text@classes.pooled"] = noise(CLASSES, WIDTH)
     batch: dict[str, Any] = {
         "index": torch.arange(size),
         "group": torch.arange(size) // 3,
@@ -141,7 +150,8 @@ def sample(size: int = SIZE, seed: int = 0) -> tuple[dict[str, torch.Tensor], di
 
 def rows_of(features, batch, rows):
     """The same step with these records alone, in this order; the queue stays."""
-    kept = {k: v if k.startswith("queue/") or k.endswith(".grid") else v[rows] for k, v in features.items()}
+    whole = [k for k in features if k.startswith("queue/") or k.endswith(".grid") or "@classes" in k]
+    kept = {k: v if k in whole else v[rows] for k, v in features.items()}
     return kept, {k: v if k.startswith("queue/") else v[rows] for k, v in batch.items()}
 
 

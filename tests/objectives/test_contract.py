@@ -139,6 +139,9 @@ def test_gradients_reach_what_is_declared_and_nothing_else(case):
     reached = {key for key, value in features.items() if value.grad is not None and value.grad.abs().sum() > 0}
     assert reached == set(expected)
     for name, parameter in objective.named_parameters():
+        if case.idle:
+            assert parameter.grad is None, name
+            continue
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, name
 

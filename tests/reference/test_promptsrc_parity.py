@@ -14,7 +14,7 @@ from golden import FEATURES, GRADIENT, LOGITS, LOSS, Golden, gap, inputs, record
 from torch.nn.functional import normalize
 
 from domainvl.adapters import PromptSRC
-from domainvl.adapters.base import cosine_logits
+from domainvl.adapters._scores import cosine_logits
 from domainvl.features import TextInputs
 from domainvl.objectives import ClassCrossEntropy, Context, FrozenKL, FrozenL1
 

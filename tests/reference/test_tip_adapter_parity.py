@@ -80,7 +80,7 @@ def test_a_saved_cache_fills_an_empty_one():
     assert torch.equal(
         scored(empty, FOUND["in/query"])["image.logits"], scored(full, FOUND["in/query"])["image.logits"]
     )
-    with pytest.raises(ValueError, match="no cache"):
+    with pytest.raises(ValueError, match="do not fit"):
         TipAdapter().load_tensors(full.tensors() | {"values": torch.zeros(3, 5)})
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tower_toys import CONTEXT, IMAGES, TEXTS, TOYS, Toy, toy
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, SiglipConfig, SiglipModel
 
-from domainvl.adapters.base import require_token_editing
+from domainvl.adapters._towers import require_token_editing
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
 from domainvl.towers import HFSiglipImage, HFText, TimmCNN, TimmViT, open_clip_towers, timm_tower
