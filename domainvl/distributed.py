@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -64,16 +65,19 @@ class _Gather(torch.autograd.Function):
         ctx.sizes = sizes
         # Not every backend sends truth values.
         sent = rows.detach().to(torch.uint8) if rows.dtype == torch.bool else rows.detach()
-        longest = max(sizes)
-        if len(rows) < longest:
-            sent = torch.cat([sent, sent.new_zeros(longest - len(rows), *sent.shape[1:])])
+        (sent,) = _padded([sent], max(sizes))
         found = [torch.empty_like(sent, memory_format=torch.contiguous_format) for _ in sizes]
         dist.all_gather(found, sent.contiguous())
         return torch.cat([one[:size] for one, size in zip(found, sizes, strict=True)]).to(rows.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        total = gradients[0].clone(memory_format=torch.contiguous_format)
-        dist.all_reduce(total)
-        start = sum(ctx.sizes[: rank()])
-        return total[start : start + ctx.sizes[rank()]], None
+        parts = _padded(gradients[0].split(ctx.sizes), max(ctx.sizes))
+        mine = torch.empty_like(parts[0], memory_format=torch.contiguous_format)
+        dist.reduce_scatter_tensor(mine, torch.cat(parts))
+        return mine[: ctx.sizes[rank()]], None
+
+
+def _padded(parts: Sequence[Tensor], length: int) -> list[Tensor]:
+    """The same parts `[n, ...]` with zeros behind, `[length, ...]` each."""
+    return [torch.cat([x, x.new_zeros(length - len(x), *x.shape[1:])]) if len(x) < length else x for x in parts]

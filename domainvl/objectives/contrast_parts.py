@@ -17,6 +17,10 @@ V `[r, c]` bool). What it returns must not depend on how the matrix is cut."""
 WeightNorm = Literal["sum", "rows"]
 
 
+CPU_TILE, DEVICE_TILE = (512, 1024), (4096, 8192)
+"""Rows and columns of a tile: two (scores, exponentials) stay in a core's cache, while a GPU wants large products."""
+
+
 class Contrast(NamedTuple):
     """What `contrast` gives.
 
@@ -74,6 +78,11 @@ def own(rows: slice, columns: slice, offset: int, device: torch.device) -> Tenso
 def cuts(size: int, step: int) -> list[slice]:
     """Slices of at most `step` that cover `size`."""
     return [slice(start, min(start + step, size)) for start in range(0, size, step)]
+
+
+def tile_of(x: Tensor) -> tuple[int, int]:
+    """Rows and columns of a tile on the device of x."""
+    return CPU_TILE if x.device.type == "cpu" else DEVICE_TILE
 
 
 def unit(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -30,11 +30,9 @@ from domainvl.objectives.contrast_parts import (
     halves,
     row_mean,
     through_norm,
+    tile_of,
     unit,
 )
-
-ON_CPU, ELSEWHERE = (512, 1024), (4096, 8192)
-"""Rows and columns of a tile: two (scores, exponentials) stay in a core's cache, while a GPU wants large products."""
 
 
 def contrast_symmetric(
@@ -225,7 +223,7 @@ class _Sweeps(torch.autograd.Function):
 
 def _tiles(rows: Tensor, columns: Tensor, scale: Tensor, asked: bool) -> Iterator[_Cut]:
     """All tiles of scores, one after the other in the same memory; with cosines if somebody asks for them."""
-    height, width = ON_CPU if rows.device.type == "cpu" else ELSEWHERE
+    height, width = tile_of(rows)
     size, count = len(rows), len(columns)
     room = [rows.new_empty(min(height, size) * min(width, count)) for _ in range(2)]
     for i in cuts(size, height):

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import Context, Objective
-from domainvl.objectives.contrast_parts import own, wide
+from domainvl.objectives.contrast_parts import own, tile_of, wide
 from domainvl.objectives.contrast_strips import strips
-from domainvl.objectives.contrast_tiled import ON_CPU
 from domainvl.objectives.targets.base import Pairs, Sides, TargetPolicy, bind, policy_needs
 
 
@@ -81,6 +80,5 @@ class SigLIP(Objective):
 
         with torch.autocast(a.device.type, enabled=False):
             a, b = wide(a), wide(b)
-            tile = ON_CPU if a.device.type == "cpu" else (4096, 8192)
-            total = strips(a, b, context.scale.to(a.dtype), bias.to(a.dtype), finish, tile)
+            total = strips(a, b, context.scale.to(a.dtype), bias.to(a.dtype), finish, tile_of(a))
         return {"loss": total / context.gather(total.new_tensor([float(len(a))])).mean()}

@@ -147,6 +147,15 @@ def test_gradients_reach_what_is_declared_and_nothing_else(case):
 
 
 @each
+def test_a_weight_of_nought_leaves_nothing(case):
+    objective, features, batch = fresh(case)
+    objective.weight = 0.0
+    loss, _ = run(objective, features, batch)
+    (objective.weight * loss).backward()
+    assert all((grad == 0).all() for grad in gradients(objective, features).values())
+
+
+@each
 def test_bf16_autocast_stays_close(case):
     loss, _ = run(*fresh(case))
     objective, features, batch = fresh(case)

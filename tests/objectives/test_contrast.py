@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from memory_peak import peak_bytes
 
+import domainvl.objectives.contrast_parts as parts
 import domainvl.objectives.contrast_strips as one_way
 import domainvl.objectives.contrast_tiled as symmetric
 from domainvl.objectives import Context
@@ -15,7 +16,7 @@ from domainvl.objectives.contrast import both_ways, contrast, contrast_logits
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    monkeypatch.setattr(symmetric, "ON_CPU", (5, 4))
+    monkeypatch.setattr(parts, "CPU_TILE", (5, 4))
     monkeypatch.setattr(one_way, "LEAST_ROWS", 3)
     monkeypatch.setattr(one_way, "STRIP", 30)
 

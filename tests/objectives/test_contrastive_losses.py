@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from memory_peak import peak_bytes
 from open_clip.loss import ClipLoss, SigLipLoss
 
-import domainvl.objectives.siglip as siglip
+import domainvl.objectives.contrast_parts as parts
 from domainvl.objectives import Context, InfoNCE, LabelContrast, SigLIP
 from domainvl.objectives.targets import SameGroup
 
@@ -39,7 +39,7 @@ def test_infonce_is_the_loss_of_open_clip(tiled, scale):
 @pytest.mark.parametrize("tile", [(512, 1024), (4, 5)])
 @pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
 def test_siglip_is_the_loss_of_open_clip(tile, scale, monkeypatch):
-    monkeypatch.setattr(siglip, "ON_CPU", tile)
+    monkeypatch.setattr(parts, "CPU_TILE", tile)
     image, text, s, bias = leaves(scale=scale)
     theirs = SigLipLoss()(F.normalize(image, dim=-1), F.normalize(text, dim=-1), s, bias)
     assert_equal(ours(SigLIP(), image, text, s, bias), theirs, (image, text, s, bias))

@@ -3,8 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from memory_peak import peak_bytes
 
-import domainvl.objectives.targets.base as base
+import domainvl.objectives.contrast_parts as parts
 from domainvl.objectives import Context, InfoNCE
 from domainvl.objectives.contrast import contrast
 from domainvl.objectives.targets import (
@@ -78,7 +79,7 @@ def test_a_chain_does_not_depend_on_how_it_is_cut(chain, monkeypatch):
     target, valid = whole(chain, pairs)
     assert valid.diagonal().all()
     assert (target >= 0).all()
-    monkeypatch.setattr(base, "TILE", (2, 4))
+    monkeypatch.setattr(parts, "CPU_TILE", (2, 4))
     rule = bind(chain, pairs)
     for rows in (slice(0, 4), slice(4, 6)):
         for columns in (slice(0, 1), slice(1, 6)):
@@ -294,6 +295,25 @@ def test_smoothing_bounds_the_pull_of_a_wrong_pair():
         InfoNCE(label_smoothing=smoothing, symmetric=False)(features, batch, context)["loss"].backward()
         worst.append(features["image.pooled"].grad[0].norm().item())
     assert worst[1] < worst[0]
+
+
+@pytest.mark.parametrize(
+    "chain", [[SameGroup(), Momentum()], [LabelOverlap(None)], [FalseNegativeFilter(), HardNegatives(4)]]
+)
+def test_policies_never_hold_a_matrix_of_all_pairs(chain):
+    """Linear in B, and less than one matrix of scores at 4096."""
+
+    def peak(size):
+        draw = torch.Generator().manual_seed(0)
+        keys = ("image.pooled", "text.pooled", "ema/image.pooled", "ema/text.pooled")
+        features = {key: torch.randn(size, 64, generator=draw, requires_grad="/" not in key) for key in keys}
+        batch = {"group": torch.arange(size) // 3, "label": (torch.rand(size, 14, generator=draw) > 0.8).float()}
+        context = Context(torch.tensor(14.3), epoch=0)
+        return peak_bytes(lambda: InfoNCE(targets=chain, tiled=True)(features, batch, context)["loss"].backward())
+
+    small, large = peak(2048), peak(4096)
+    assert large <= 2.3 * small
+    assert large <= 4096**2 * 4 / 2
 
 
 def test_needs_follow_the_compared_features_and_the_queue():

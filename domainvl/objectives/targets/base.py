@@ -18,10 +18,7 @@ from torch import Tensor
 
 from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import BATCH, Context
-from domainvl.objectives.contrast_parts import Rule, cuts, own, wide
-
-TILE = (1024, 4096)
-"""Rows and columns of a tile where a policy has to look at whole rows first."""
+from domainvl.objectives.contrast_parts import Rule, cuts, own, tile_of, wide
 
 
 @dataclass(frozen=True)
@@ -137,8 +134,9 @@ class Pairs:
 
     def sweep(self, step: Step) -> Iterator[Tile]:
         """All tiles after a step, for a policy that has to know whole rows."""
-        for rows in cuts(len(self.rows), TILE[0]):
-            for columns in cuts(len(self.columns), TILE[1]):
+        height, width = tile_of(self.rows)
+        for rows in cuts(len(self.rows), height):
+            for columns in cuts(len(self.columns), width):
                 yield step(self.tile(rows, columns))
 
 
