@@ -85,6 +85,11 @@ def tile_of(x: Tensor) -> tuple[int, int]:
     return CPU_TILE if x.device.type == "cpu" else DEVICE_TILE
 
 
+def sum_type(x: Tensor) -> torch.dtype:
+    """What long sums are kept in; Apple's GPUs have no fp64."""
+    return torch.float32 if x.device.type == "mps" else torch.float64
+
+
 def unit(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of length one, and what they were divided by, `[n, 1]`."""
     norm = x.norm(dim=1, keepdim=True).clamp_min(1e-12)
@@ -92,11 +97,12 @@ def unit(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def through_norm(gradient: Tensor, rows: Tensor, norm: Tensor, scale: Tensor) -> Tensor:
-    """Turn the gradient of `rows` = s x/|x| into that of x, in place; returns its product with the rows, in fp64."""
-    total = torch.zeros((), dtype=torch.float64, device=gradient.device)
+    """Turn the gradient of `rows` = s x/|x| into that of x, in place; returns its product with the rows."""
+    dtype = sum_type(gradient)
+    total = torch.zeros((), dtype=dtype, device=gradient.device)
     for part in cuts(len(gradient), 128):
-        along = (gradient[part].double() * rows[part]).sum(1, keepdim=True)
+        along = (gradient[part].to(dtype) * rows[part]).sum(1, keepdim=True)
         total += along.sum()
-        gradient[part].addcmul_((along / scale.double() ** 2).to(gradient.dtype), rows[part], value=-1)
+        gradient[part].addcmul_((along / scale.to(dtype) ** 2).to(gradient.dtype), rows[part], value=-1)
         gradient[part] *= scale / norm[part]
     return total

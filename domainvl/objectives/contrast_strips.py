@@ -20,6 +20,7 @@ from domainvl.objectives.contrast_parts import (
     cuts,
     row_accuracy,
     row_sum,
+    sum_type,
     through_norm,
     unit,
 )
@@ -97,7 +98,7 @@ def contrast_one_way(
         top = scores.amax(1)
         hit[rows] = best >= top
         sums = scores.sub_(top[:, None]).exp_().sum(1)
-        loss = (share * (top + sums.log() - match)).sum(dtype=torch.float64)
+        loss = (share * (sums.log() + (top - match))).sum(dtype=sum_type(scores))
         scores.div_(sums[:, None])
         if rule is None:
             scores.diagonal(start).sub_(1 - smoothing)
@@ -129,7 +130,7 @@ class _Strips(torch.autograd.Function):
         rows *= scale
         wanted = wanted and any(ctx.needs_input_grad)
         to_rows, to_columns = (torch.zeros_like(x) if wanted else None for x in (rows, columns))
-        total = torch.zeros((), dtype=torch.float64, device=a.device)
+        total = torch.zeros((), dtype=sum_type(a), device=a.device)
         to_bias = torch.zeros_like(total)
         room = rows.new_empty(min(tile[0], len(a)) * min(tile[1], len(b)))
         for i in cuts(len(a), tile[0]):
@@ -146,7 +147,7 @@ class _Strips(torch.autograd.Function):
                 if ctx.needs_input_grad[1]:
                     to_columns[j].addmm_(scores.T, rows[i])
                 if bias is not None:
-                    to_bias += scores.sum(dtype=torch.float64)
+                    to_bias += scores.sum(dtype=total.dtype)
         if to_rows is not None and to_columns is not None:
             to_scale = through_norm(to_rows, rows, row_norm, scale) / scale
             through_norm(to_columns, columns, column_norm, torch.ones_like(scale))

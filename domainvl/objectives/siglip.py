@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import Context, Objective
-from domainvl.objectives.contrast_parts import own, tile_of, wide
+from domainvl.objectives.contrast_parts import own, sum_type, tile_of, wide
 from domainvl.objectives.contrast_strips import strips
 from domainvl.objectives.targets.base import Pairs, Sides, TargetPolicy, bind, policy_needs
 
@@ -71,7 +71,7 @@ class SigLIP(Objective):
             each = F.softplus(scores)
             if valid is not None:
                 each.masked_fill_(~valid, 0.0)
-            loss = each.sum(dtype=torch.float64) - scores[match].sum(dtype=torch.float64)
+            loss = each.sum(dtype=sum_type(scores)) - scores[match].sum(dtype=sum_type(scores))
             scores.sigmoid_()
             scores -= match.to(scores.dtype)
             if valid is not None:
