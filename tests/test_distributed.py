@@ -48,9 +48,9 @@ def whole():
 
 def objectives():
     return {
-        "InfoNCE": InfoNCE(targets=[SameGroup()]),
+        "InfoNCE": InfoNCE(targets=[SameGroup("group")]),
         "SigLIP": SigLIP(own_bias=-3.0),
-        "LabelContrast": LabelContrast(targets=[SameGroup()]),
+        "LabelContrast": LabelContrast(targets=[SameGroup("group")]),
     }
 
 

@@ -79,7 +79,7 @@ CASES = [
         lambda: InfoNCE(targets=[SameGroup(), LabelOverlap(1.0), Momentum(0.4)], queue=True, tiled=True),
     ),
     Case("SigLIP", SigLIP),
-    Case("SigLIP-groups", lambda: SigLIP(targets=[SameGroup("study"), SameGroup(drop=True)], own_bias=-1.0)),
+    Case("SigLIP-groups", lambda: SigLIP(targets=[SameGroup(), SameGroup("group", drop=True)], own_bias=-1.0)),
     Case("LabelContrast", LabelContrast),
     Case("LabelContrast-tiled", lambda: LabelContrast(targets=[LabelOverlap(None)], inner=0.5, tiled=True)),
     Case("TclLocalGlobal", TclLocalGlobal),

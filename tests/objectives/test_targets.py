@@ -3,10 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from jsonargparse import ArgumentParser
 from memory_peak import peak_bytes
 
 import domainvl.objectives.contrast_parts as parts
-from domainvl.objectives import Context, InfoNCE
+from domainvl.objectives import Context, InfoNCE, Objective
 from domainvl.objectives.contrast import contrast
 from domainvl.objectives.targets import (
     FalseNegativeFilter,
@@ -64,8 +65,8 @@ def unit(x):
 
 CHAINS = [
     [Identity()],
-    [SameGroup()],
-    [SameGroup("study"), SameGroup(drop=True)],
+    [SameGroup("group")],
+    [SameGroup("study"), SameGroup("group", drop=True)],
     [LabelOverlap(None), HardNegatives(2)],
     [TextSimilarity(0.2), FalseNegativeFilter(0.05), HardNegatives(3)],
     [TextSimilarity(0.2, soft=True), Momentum(0.4)],
@@ -90,7 +91,7 @@ def test_a_chain_does_not_depend_on_how_it_is_cut(chain, monkeypatch):
 
 def test_without_policies_everybody_is_their_own_match():
     assert bind([], pairs_of()) is None
-    target, valid = whole([SameGroup(), Identity()], pairs_of())
+    target, valid = whole([SameGroup("group"), Identity()], pairs_of())
     assert torch.equal(target, torch.eye(SIZE))
     assert valid.all()
 
@@ -106,16 +107,16 @@ def test_rows_know_their_columns_behind_an_offset():
 def test_records_of_one_patient_match_or_are_left_out():
     group = torch.tensor([0, 0, 1, 1, 1, 2])
     same = group[:, None] == group
-    target, valid = whole([SameGroup()], pairs_of())
+    target, valid = whole([SameGroup("group")], pairs_of())
     assert torch.equal(target, same.float())
     assert valid.all()
-    target, valid = whole([SameGroup(drop=True)], pairs_of())
+    target, valid = whole([SameGroup("group", drop=True)], pairs_of())
     assert torch.equal(target, torch.eye(SIZE))
     assert torch.equal(valid, ~same | torch.eye(SIZE, dtype=torch.bool))
 
 
 def test_dropping_a_patient_keeps_the_matches_of_a_study():
-    target, valid = whole([SameGroup("study"), SameGroup(drop=True)], pairs_of())
+    target, valid = whole([SameGroup("study"), SameGroup("group", drop=True)], pairs_of())
     assert valid[2, 3]
     assert target[2, 3] == 1
     assert not valid[2, 4]
@@ -123,7 +124,7 @@ def test_dropping_a_patient_keeps_the_matches_of_a_study():
 
 
 def test_the_queue_has_groups_of_its_own():
-    target, _ = whole([SameGroup()], pairs_of(queue=True))
+    target, _ = whole([SameGroup("group")], pairs_of(queue=True))
     assert torch.equal(
         target[:, SIZE:], (torch.tensor([0, 0, 1, 1, 1, 2])[:, None] == torch.tensor([1, 0, 3, 3, 2])).float()
     )
@@ -240,14 +241,14 @@ def test_momentum_mixes_the_teacher_with_what_came_before():
     features = pairs.sides.features
     against = unit(torch.cat([features["ema/text.pooled"], features["queue/text.pooled"]]))
     teacher = (5 * unit(features["ema/image.pooled"]) @ against.T).softmax(1)
-    group = whole([SameGroup()], pairs)
+    group = whole([SameGroup("group")], pairs)
     expected = 0.4 * teacher + 0.6 * normalised(*group)
-    assert torch.allclose(normalised(*whole([SameGroup(), Momentum(0.4)], pairs)), expected, atol=1e-6)
+    assert torch.allclose(normalised(*whole([SameGroup("group"), Momentum(0.4)], pairs)), expected, atol=1e-6)
 
 
 def test_the_teacher_spreads_over_valid_columns_alone():
     pairs = pairs_of()
-    target, valid = whole([SameGroup(drop=True), Momentum(1.0)], pairs)
+    target, valid = whole([SameGroup("group", drop=True), Momentum(1.0)], pairs)
     teacher = unit(pairs.sides.features["ema/image.pooled"]) @ unit(pairs.sides.features["ema/text.pooled"]).T
     expected = (5 * teacher).masked_fill(~valid, -torch.inf).softmax(1)
     assert torch.allclose(normalised(target, valid), expected, atol=1e-6)
@@ -278,7 +279,7 @@ def test_alpha_grows_with_the_steps(at, expected):
 
 def test_smoothing_as_a_policy_equals_smoothing_in_the_kernel():
     features, batch, context = step()
-    chain = [SameGroup("study"), SameGroup(drop=True)]
+    chain = [SameGroup("study"), SameGroup("group", drop=True)]
     in_kernel = InfoNCE(targets=chain, label_smoothing=0.2)(features, batch, context)["loss"]
     policy = InfoNCE(targets=[*chain, LabelSmoothing(0.2)])(features, batch, context)["loss"]
     assert policy.item() == pytest.approx(in_kernel.item(), rel=1e-6)
@@ -298,7 +299,7 @@ def test_smoothing_bounds_the_pull_of_a_wrong_pair():
 
 
 @pytest.mark.parametrize(
-    "chain", [[SameGroup(), Momentum()], [LabelOverlap(None)], [FalseNegativeFilter(), HardNegatives(4)]]
+    "chain", [[SameGroup("group"), Momentum()], [LabelOverlap(None)], [FalseNegativeFilter(), HardNegatives(4)]]
 )
 def test_policies_never_hold_a_matrix_of_all_pairs(chain):
     """Linear in B, and less than one matrix of scores at 4096."""
@@ -314,6 +315,19 @@ def test_policies_never_hold_a_matrix_of_all_pairs(chain):
     small, large = peak(2048), peak(4096)
     assert large <= 2.3 * small
     assert large <= 4096**2 * 4 / 2
+
+
+def test_a_recipe_names_policies_by_their_class():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--objective", type=Objective)
+    policies = [
+        {"class_path": "SameGroup", "init_args": {"by": "group", "drop": True}},
+        {"class_path": "Momentum", "init_args": {"alpha": 0.3}},
+    ]
+    config = parser.parse_object({"objective": {"class_path": "InfoNCE", "init_args": {"targets": policies}}})
+    made = parser.instantiate(config).objective.policies
+    assert [type(policy) for policy in made] == [SameGroup, Momentum]
+    assert (made[0].by, made[0].drop, made[1].alpha) == ("group", True, 0.3)
 
 
 def test_needs_follow_the_compared_features_and_the_queue():

@@ -13,11 +13,11 @@ class SameGroup(TargetPolicy):
     Several images of a study share a report: they match. Two studies of a patient may differ: leave them out.
 
     Args:
-        by: The batch key with the numbers: `group` for patients, `study` for studies.
+        by: The batch key with the numbers: `study` for studies, `group` for patients.
         drop: Leave them out of the denominator rather than take them for matches.
     """
 
-    def __init__(self, by: str = "group", drop: bool = False) -> None:
+    def __init__(self, by: str = "study", drop: bool = False) -> None:
         self.by, self.drop = by, drop
 
     def needs(self, source: str, target: str) -> frozenset[str]:
