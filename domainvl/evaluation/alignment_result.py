@@ -36,8 +36,8 @@ class Embeddings:
         texts: `[M, D]`.
     """
 
-    images: NDArray[np.floating]
-    texts: NDArray[np.floating]
+    images: NDArray[np.floating] = field(repr=False)
+    texts: NDArray[np.floating] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class AlignmentPredictions:
     pairs: Pairs
     zero_shot: Embeddings
     adapted: Embeddings | None = None
-    classes: Predictions | None = None
+    classes: Predictions | None = field(default=None, repr=False)
     zero_shot_phrases: Phrases | None = None
     adapted_phrases: Phrases | None = None
 
@@ -189,7 +189,7 @@ def evaluate_alignment(
 
 
 def headline_alignment(predictions: AlignmentPredictions, protocol: RetrievalProtocol = STUDY) -> dict[str, float]:
-    """Values without intervals, of the adapted model or else of zero-shot; cheap enough for each epoch."""
+    """Values without intervals, of the adapted model or else of zero-shot; without P@k, cheap enough for each epoch."""
     rows = predictions.zero_shot if predictions.adapted is None else predictions.adapted
     found = Retrieval(plan(predictions.pairs, protocol), protocol, rows.images, rows.texts).values()
     phrases = predictions.zero_shot_phrases if predictions.adapted is None else predictions.adapted_phrases

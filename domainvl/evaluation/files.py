@@ -58,7 +58,7 @@ def write_metrics(
         raise ValueError(f"write_metrics: extra would overwrite {', '.join(taken)}; choose other names")
     content = {"split": split} | numbers | {"hashes": dict(hashes), "seed": seed, "versions": versions()}
     content |= dict(extra or {})
-    with _whole(Path(path)) as file:
+    with whole_file(Path(path)) as file:
         json.dump(plain(content), file, indent=2, ensure_ascii=False, allow_nan=False)
         file.write("\n")
 
@@ -69,7 +69,17 @@ def write_predictions(path: str | os.PathLike[str], predictions: Predictions) ->
     Columns: `id`, `patient`; `label` (a class name) or, multi-label, `label:<class>` (1, 0, or empty where unknown);
     `zero_shot:<class>`; `adapted:<class>` if there is an adapted model.
     """
-    header = ["id", "patient"]
+    header, rows = prediction_columns(predictions)
+    with whole_file(Path(path)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "patient", *header])
+        for name, patient, cells in zip(predictions.ids, predictions.patients, rows, strict=True):
+            writer.writerow([name, patient, *cells])
+
+
+def prediction_columns(predictions: Predictions) -> tuple[list[str], Iterator[list[Any]]]:
+    """Names of the columns of labels and scores, and their cells, row by row."""
+    header = []
     scored = {"zero_shot": predictions.zero_shot}
     if predictions.adapted is not None:
         scored["adapted"] = predictions.adapted
@@ -78,12 +88,7 @@ def write_predictions(path: str | os.PathLike[str], predictions: Predictions) ->
     header += [f"{model}:{name}" for model in scored for name in predictions.classes]
     # float64 prints the shortest text that reads back to the same number, for float32 values too.
     scores = np.concatenate([values.astype(np.float64) for values in scored.values()], axis=1)
-    with _whole(Path(path)) as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        for row in range(len(predictions)):
-            names = [predictions.ids[row], predictions.patients[row]]
-            writer.writerow(names + _labels(predictions, row) + scores[row].tolist())
+    return header, (_labels(predictions, row) + scores[row].tolist() for row in range(len(predictions)))
 
 
 def _labels(predictions: Predictions, row: int) -> list[str]:
@@ -115,7 +120,7 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[TextIO]:
+def whole_file(path: Path) -> Iterator[TextIO]:
     """A text file that appears under its name only when it is complete."""
     # In the same folder, since a rename across file systems is a copy; not by tempfile, whose files only we may read.
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")

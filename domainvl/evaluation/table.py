@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
+    from domainvl.evaluation.alignment_result import AlignmentEvaluation
     from domainvl.evaluation.bootstrap import Interval
     from domainvl.evaluation.result import Evaluation
 
@@ -19,7 +21,14 @@ _LABELS = {
     "accuracy_balanced": "bal. accuracy",
     "f1_macro": "F1, mean",
     "calibration_error": "calib. error*",
+    "mean_recall": "mean recall",
+    "cnr": "CNR",
+    "cnr_signed": "CNR, signed",
+    "miou": "mIoU",
+    "pointing": "pointing",
 }
+_WAYS = {"i2t": "img>txt", "t2i": "txt>img"}
+_RETRIEVAL = re.compile(r"(i2t|t2i)_(?:([rp])(\d+)|median_rank)")
 
 
 def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
@@ -29,6 +38,24 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
         evaluation: What to print.
         console: Where to; standard output when None.
     """
+    patients = f"{evaluation.patients} patient{'s' if evaluation.patients != 1 else ''}"
+    _print(evaluation, f"{evaluation.images} images of {patients}", evaluation.patients > 1, console)
+
+
+def print_alignment(evaluation: AlignmentEvaluation, console: Console | None = None) -> None:
+    """Print retrieval, grounding and class metrics, AUROC of every class, and notes.
+
+    Args:
+        evaluation: What to print.
+        console: Where to; standard output when None.
+    """
+    counts = [f"{count} {what}" for what, count in evaluation.counts.items()]
+    _print(evaluation, ", ".join(counts), evaluation.resamples > 0, console)
+
+
+def _print(
+    evaluation: Evaluation | AlignmentEvaluation, counted: str, intervals: bool, console: Console | None
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -38,11 +65,11 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
     console.print()
     console.print(_metrics(evaluation, adapted))
     console.print()
-    console.print(_classes(evaluation, adapted))
-    console.print()
-    patients = f"{evaluation.patients} patient{'s' if evaluation.patients != 1 else ''}"
-    notes = [f"{evaluation.images} images of {patients}; * lower is better."]
-    if evaluation.patients > 1:
+    if evaluation.per_class:
+        console.print(_classes(evaluation, adapted))
+        console.print()
+    notes = [f"{counted}; * lower is better."]
+    if intervals:
         notes[0] += f" In brackets: 95 % interval, {evaluation.resamples} resamples of patients."
     for note in notes + evaluation.notes:
         # A hanging indent, so that a wrapped note does not look like two.
@@ -51,18 +78,27 @@ def print_table(evaluation: Evaluation, console: Console | None = None) -> None:
         console.print(line)
 
 
-def _metrics(evaluation: Evaluation, adapted: bool) -> Table:
+def _label(name: str) -> str:
+    found = _RETRIEVAL.fullmatch(name)
+    if found is None:
+        return _LABELS.get(name, name)
+    way, kind, k = found.groups()
+    return f"{_WAYS[way]} {kind.upper()}@{k}" if kind else f"{_WAYS[way]} rank*"
+
+
+def _metrics(evaluation: Evaluation | AlignmentEvaluation, adapted: bool) -> Table:
     columns = ["", "zero-shot", *(["adapted", "difference"] if adapted else [])]
     table = _table(columns)
     for name, value in evaluation.zero_shot.items():
-        cells = [_cell(value)]
+        digits = 1 if name.endswith("median_rank") else 3
+        cells = [_cell(value, digits)]
         if evaluation.adapted is not None and evaluation.difference is not None:
-            cells += [_cell(evaluation.adapted[name]), _cell(evaluation.difference[name], signed=True)]
-        table.add_row(_plain(_LABELS.get(name, name)), *cells)
+            cells += [_cell(evaluation.adapted[name], digits), _cell(evaluation.difference[name], digits, signed=True)]
+        table.add_row(_plain(_label(name)), *cells)
     return table
 
 
-def _classes(evaluation: Evaluation, adapted: bool) -> Table:
+def _classes(evaluation: Evaluation | AlignmentEvaluation, adapted: bool) -> Table:
     columns = ["AUROC", "pos.", "neg.", "zero-shot", *(["adapted", "diff."] if adapted else [])]
     table = _table(columns, numbers=(1, 2))
     for name, result in evaluation.per_class.items():
@@ -87,8 +123,8 @@ def _table(columns: list[str], numbers: tuple[int, ...] = ()) -> Table:
     return table
 
 
-def _cell(value: Interval, signed: bool = False) -> Text:
-    form = "{:+.3f}" if signed else "{:.3f}"
+def _cell(value: Interval, digits: int = 3, signed: bool = False) -> Text:
+    form = f"{{:{'+' if signed else ''}.{digits}f}}"
     if value.value is None:
         return _plain("-")
     cell = _plain(form.format(value.value))
