@@ -20,6 +20,9 @@ from domainvl.backbones.base import Backbone
 from domainvl.features import Batch, FeatureKey, Features, TextInputs
 from domainvl.speed import Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
+from domainvl.tasks.text_pass import Said, TextPass
+from domainvl.tokens import TokenState
+from domainvl.towers.base import Tower
 from domainvl.towers.locals import pool_words
 
 LOCAL = frozenset({"tokens", "mask", "grid", "sentences"})
@@ -51,6 +54,7 @@ class PairPass:
         chunk: Images, or texts, that go through a tower at once. More are recomputed in the backward pass, chunk by
             chunk with the same random numbers, so that memory does not grow with the batch (GradCache, Gao et al.
             2021). None for all at once.
+        texts: What the text tower says, remembered; for adapters that leave it alone (`leaves_texts_alone`).
     """
 
     def __init__(
@@ -61,10 +65,12 @@ class PairPass:
         wanted: Collection[str],
         views: Collection[str] = (),
         chunk: int | None = None,
+        texts: TextPass | None = None,
     ) -> None:
         self.backbone, self.adapter, self.speed, self.chunk = backbone, adapter or PLAIN_ADAPTER, speed, chunk
         self._wanted = [FeatureKey.parse(key) for key in sorted(wanted)]
         self._views = frozenset(views)
+        self._texts = texts
 
     def roles(self) -> set[str]:
         """Roles that are asked for."""
@@ -102,21 +108,17 @@ class PairPass:
         return self._role("ema", batch, self.adapter)
 
     def encode(self, adapter: Adapter, side: Side, inputs: Any, tokens: bool = False) -> Features:
-        """Features of pixels `[B, 3, S, S]` or `TextInputs`; with `tokens` the local ones too."""
+        """Features of pixels `[B, 3, S, S]` or what `inputs` gives of texts; with `tokens` the local ones too."""
+        if isinstance(inputs, Said):
+            features = adapter.readout(side, inputs.tower, inputs.state)
+            return features | _locals(adapter, side, inputs.tower, inputs.state, inputs) if tokens else features
         tower = self.backbone.image if side == "image" else self.backbone.text
         if not tokens:
             return adapter.encode(side, tower, inputs, self.speed)
         # What only locals read must not be skipped in the last block.
         prefix = adapter.prefix(side, tower, inputs, replace(self.speed, unread=False))
         state = tower.run(prefix, edit=partial(adapter.edit, side), start=adapter.first_block(side, tower))
-        features = adapter.readout(side, tower, state)
-        local, mask = adapter.locals(side, tower, state)
-        if isinstance(inputs, TextInputs) and inputs.words is not None and inputs.sentences is not None:
-            local, mask, features["text.sentences"] = pool_words(local, inputs.words, inputs.sentences)
-        features |= {f"{side}.tokens": local, f"{side}.mask": mask}
-        if state.grid is not None:
-            features[f"{side}.grid"] = torch.tensor(state.grid, device=local.device)
-        return features
+        return adapter.readout(side, tower, state) | _locals(adapter, side, tower, state, inputs)
 
     def _role(self, role: str, batch: Batch, adapter: Adapter) -> Features:
         features: Features = {}
@@ -135,6 +137,8 @@ class PairPass:
         if part.side == "image":
             return batch[part.key]
         texts: Sequence[str] = batch[part.key]
+        if self._texts is not None:
+            return self._texts(texts)
         tokenized = self.backbone.structured(texts) if tokens else self.backbone.tokenize(texts)
         return tokenized.to(self.backbone.logit_scale.device)
 
@@ -150,8 +154,20 @@ class PairPass:
         )
 
 
+def _locals(adapter: Adapter, side: Side, tower: Tower, state: TokenState, inputs: Any) -> Features:
+    """Local features of a finished state; of texts words."""
+    local, mask = adapter.locals(side, tower, state)
+    features: Features = {}
+    if isinstance(inputs, (TextInputs, Said)) and inputs.words is not None and inputs.sentences is not None:
+        local, mask, features["text.sentences"] = pool_words(local, inputs.words, inputs.sentences)
+    features |= {f"{side}.tokens": local, f"{side}.mask": mask}
+    if state.grid is not None:
+        features[f"{side}.grid"] = torch.tensor(state.grid, device=local.device)
+    return features
+
+
 def _rows(inputs: Any, rows: slice) -> Any:
-    return inputs.rows(rows) if isinstance(inputs, TextInputs) else inputs[rows]
+    return inputs.rows(rows) if isinstance(inputs, (TextInputs, Said)) else inputs[rows]
 
 
 def _joined(parts: Sequence[Features]) -> Features:

@@ -47,11 +47,13 @@ class Said:
     """Texts that passed the tower.
 
     Attributes:
-        state: What `Finished` reads.
+        tower: Reads the state; for `Adapter.readout` and `Adapter.locals`.
+        state: What it said.
         words: As in `TextInputs`, where tokens were asked for.
         sentences: As in `TextInputs`.
     """
 
+    tower: Finished
     state: TokenState
     words: Tensor | None = None
     sentences: Tensor | None = None
@@ -68,7 +70,9 @@ class Said:
             readout=None if state.readout is None else state.readout[rows],
             content=None if state.content is None else state.content[rows],
         )
-        return Said(part, None if words is None else words[rows], None if sentences is None else sentences[rows])
+        return Said(
+            self.tower, part, None if words is None else words[rows], None if sentences is None else sentences[rows]
+        )
 
 
 def leaves_texts_alone(adapter: Adapter, backbone: Backbone) -> bool:
@@ -85,14 +89,11 @@ class TextPass:
         speed: What may be skipped; `cache` is the budget, 0 keeps nothing.
         tokens: Keep what the tower makes of every token, with words and sentences, and not the pooled feature alone.
         setting: Whatever else changes the numbers (precision, device).
-
-    Attributes:
-        tower: Reads what a call gives; give it to `Adapter.readout` and `Adapter.locals`.
     """
 
     def __init__(self, backbone: Backbone, speed: Speed, tokens: bool, setting: str) -> None:
         self.backbone, self.speed, self.tokens = backbone, speed, tokens
-        self.tower = Finished(backbone.text)
+        self._tower = Finished(backbone.text)
         self._setting = setting
         self._shelf: Shelf | None = None
 
@@ -156,12 +157,13 @@ class TextPass:
         device = self.backbone.logit_scale.device
         pooled = torch.stack([row["pooled"] for row in rows]).to(device)
         if not self.tokens:
-            return Said(said(pooled))
+            return Said(self._tower, said(pooled))
         length = max(int(row["length"]) for row in rows)
         columns = {
             name: torch.stack([_longer(name, row[name], length) for row in rows]).to(device) for name in _COLUMNS
         }
-        return Said(said(pooled, columns["tokens"], columns["content"]), columns["words"], columns["sentences"])
+        state = said(pooled, columns["tokens"], columns["content"])
+        return Said(self._tower, state, columns["words"], columns["sentences"])
 
     def _open(self, row: Mapping[str, Tensor] | None) -> None:
         """Open the shelf, whose shapes and number formats a first row tells; without one only if it is there."""

@@ -13,6 +13,7 @@ from domainvl.adapters import MMRL, VPT, CLIPAdapter, CoCoOp, Compose, CoOp, Joi
 from domainvl.adapters.base import Adapter
 from domainvl.backbones import Pair
 from domainvl.speed import FAST, Speed
+from domainvl.tasks.pairs import PairPass
 from domainvl.tasks.text_pass import TextPass, leaves_texts_alone
 from domainvl.towers.locals import pool_words
 
@@ -63,10 +64,10 @@ def plain(backbone, adapter, texts, tokens):
 
 def remembered(text_pass, adapter, texts):
     found = text_pass(texts)
-    features = adapter.readout("text", text_pass.tower, found.state)
+    features = adapter.readout("text", found.tower, found.state)
     if found.words is None:
         return features
-    local, mask = adapter.locals("text", text_pass.tower, found.state)
+    local, mask = adapter.locals("text", found.tower, found.state)
     words, _, sentences = pool_words(local, found.words, found.sentences)
     tokens = torch.where(mask[..., None], local, 0)
     return features | {"text.tokens": tokens, "text.mask": mask, "text.words": words, "text.sentences": sentences}
@@ -114,6 +115,27 @@ def test_gradients_of_what_lies_behind(saved):
         gradients.append(torch.autograd.grad(loss, list(adapter.parameters())))
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_pairs_are_the_same_with_and_without(saved, chunk):
+    """Also in the role of the untouched model, and chunk by chunk."""
+    backbone = saved.load().requires_grad_(False)
+    torch.manual_seed(1)
+    adapter = JointStack(blocks=1)
+    adapter.attach(backbone)
+    wanted = {"text.pooled", "text.tokens", "text.mask", "text.sentences", "frozen/text.pooled", "text@caption.pooled"}
+    batch = {"text": DISTINCT, "text@caption": TEXTS}
+    found, losses = [], []
+    for texts in (None, TextPass(backbone, FAST, True, "32 cpu")):
+        pairs = PairPass(backbone, adapter, FAST, wanted, {"text@caption"}, chunk, texts)
+        features = pairs.student(batch) | pairs.frozen(batch)
+        assert wanted <= set(features)
+        found.append(features)
+        losses.append(torch.autograd.grad(features["text.tokens"].square().sum(), adapter.stack[-1].weight)[0])
+    for key, value in found[0].items():
+        torch.testing.assert_close(found[1][key], value, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(*losses, atol=1e-4, rtol=1e-4)
 
 
 def test_texts_that_come_later_join(tmp_path):
@@ -195,7 +217,7 @@ def test_which_adapters_leave_texts_alone(make, alone):
 
 def test_what_is_finished_has_no_blocks(tmp_path):
     pair(tmp_path)
-    tower = TextPass(Pair(str(tmp_path / "image"), str(tmp_path / "text")), FAST, False, "").tower
+    tower = TextPass(Pair(str(tmp_path / "image"), str(tmp_path / "text")), FAST, False, "")(["finding"]).tower
     with pytest.raises(TypeError, match="use the tower itself"):
         tower.embed(None)
     with pytest.raises(IndexError, match="no block 0"):
