@@ -48,6 +48,11 @@ class InfoNCE(Objective):
         self.source, self.target = (str(FeatureKey.parse(key)) for key in (source, target))
         if not 0 <= label_smoothing < 1:
             raise ValueError(f"InfoNCE: label_smoothing must be at least 0 and below 1, got {label_smoothing}")
+        if self.source == self.target and not teacher:
+            raise ValueError(
+                f"InfoNCE: source and target are both {self.source!r}, so that everybody finds themselves; name a second "
+                f"view or text, or let the columns be the teacher's (teacher: true)"
+            )
         self.policies, self.label_smoothing = list(targets), label_smoothing
         self.symmetric, self.teacher, self.queue, self.tiled = symmetric, teacher, queue, tiled
         self._needs = self._collect()

@@ -362,6 +362,7 @@ def test_needs_follow_the_compared_features_and_the_queue():
         (lambda: LabelSmoothing(1.0), "LabelSmoothing: epsilon"),
         (lambda: InfoNCE(targets=[TextSimilarity()], queue=True), "do not go with a queue"),
         (lambda: InfoNCE("image"), "no feature key"),
+        (lambda: InfoNCE("image.pooled", "image.pooled"), "finds themselves"),
         (lambda: InfoNCE(label_smoothing=-0.1), "InfoNCE: label_smoothing"),
     ],
 )
