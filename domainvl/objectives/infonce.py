@@ -50,7 +50,7 @@ class InfoNCE(Objective):
             raise ValueError(f"InfoNCE: label_smoothing must be at least 0 and below 1, got {label_smoothing}")
         if self.source == self.target and not teacher:
             raise ValueError(
-                f"InfoNCE: source and target are both {self.source!r}, so that everybody finds themselves; name a second "
+                f"InfoNCE: source and target are both {self.source!r}, so everybody finds themselves; name a second "
                 f"view or text, or let the columns be the teacher's (teacher: true)"
             )
         self.policies, self.label_smoothing = list(targets), label_smoothing
