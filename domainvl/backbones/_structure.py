@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 from difflib import SequenceMatcher
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from domainvl.data.spans import Span, sentence_spans, word_spans
@@ -20,32 +20,45 @@ Places = list[Span | None]
 """For every token of a text the characters that it was made from; None for special tokens and padding."""
 
 
+_SPACES = re.compile(r"\s+")
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 def with_structure(inputs: TextInputs, texts: Sequence[str], places: Sequence[Places]) -> TextInputs:
     """Add `words` and `sentences`, see `TextInputs`."""
-    words, sentences = torch.full((2, *inputs.ids.shape), -1).unbind()
+    words, sentences = np.full((2, *inputs.ids.shape), -1)
     for row, (text, tokens) in enumerate(zip(texts, places, strict=True)):
-        word_at = [-1] * len(text)
+        columns = [column for column, span in enumerate(tokens[: inputs.ids.shape[1]]) if span is not None]
+        starts, ends = (
+            np.array([span for span in tokens[: inputs.ids.shape[1]] if span is not None], int).reshape(-1, 2).T
+        )
+        word_at = np.full(len(text) + 1, -1)
         for number, (start, end) in enumerate(word_spans(text)):
-            word_at[start:end] = [number] * (end - start)
-        ends = [end for _, end in sentence_spans(text)]
-        for column, span in enumerate(tokens[: inputs.ids.shape[1]]):
-            if span is None:
-                continue
-            # A token may begin with the space or the bracket in front of its word.
-            inside = [place for place in range(*span) if not text[place].isspace()]
-            words[row, column] = next((word_at[place] for place in inside if word_at[place] >= 0), -1)
-            start = inside[0] if inside else span[0]
-            # What stands in no sentence, the number of an item in a list, goes to the next one.
-            sentences[row, column] = min(bisect_right(ends, start), max(len(ends) - 1, 0))
-    return replace(inputs, words=words, sentences=sentences)
+            word_at[start:end] = number
+        visible = np.ones(len(text) + 1, dtype=bool)
+        for space in _SPACES.finditer(text):
+            visible[space.start() : space.end()] = False
+        # A token may begin with the space or the bracket in front of its word.
+        first = _next(word_at >= 0)[starts]
+        words[row, columns] = np.where(first < ends, word_at[np.minimum(first, len(text))], -1)
+        seen = _next(visible)[starts]
+        stops = np.array([end for _, end in sentence_spans(text)], dtype=int)
+        # What stands in no sentence, the number of an item in a list, goes to the next one.
+        passed = np.searchsorted(stops, np.where(seen < ends, seen, starts), side="right")
+        sentences[row, columns] = np.minimum(passed, max(len(stops) - 1, 0))
+    return replace(inputs, words=torch.from_numpy(words), sentences=torch.from_numpy(sentences))
+
+
+def _next(there: np.ndarray) -> np.ndarray:
+    """For every place the next one, or itself, where something is there; behind the last the length."""
+    places = np.where(there, np.arange(len(there)), len(there))
+    return np.minimum.accumulate(places[::-1])[::-1]
 
 
 def through(places: Places, read: str, text: str) -> Places:
     """Places in what a tokenizer read as places in the text before it was cleaned."""
-    if read == text:
+    # Lower case has as many characters, or more.
+    if read == text or (len(read) == len(text) and read == text.lower()):
         return places
     at = aligned(read, text)
     moved: Places = []
@@ -100,7 +113,9 @@ def of_byte_pairs(tokenizer: Any, text: str) -> Places:
     for found in tokenizer.pat.finditer(read):
         start, part = found.start(), found.group()
         # One sign of a piece is one byte, and a character may have several.
-        char_of = [start + index for index, char in enumerate(part) for _ in char.encode()]
+        char_of: Sequence[int] = range(start, found.end())
+        if not part.isascii():
+            char_of = [start + index for index, char in enumerate(part) for _ in char.encode()]
         encoded = "".join(tokenizer.byte_encoder[byte] for byte in part.encode())
         at = 0
         for piece in tokenizer.bpe(encoded).split(" "):
