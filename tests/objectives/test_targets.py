@@ -1,5 +1,7 @@
 """Policies of what counts as a match, each against its definition, alone and chained, whole and in tiles."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,7 @@ from domainvl.objectives.targets import (
     Pairs,
     SameGroup,
     Sides,
+    TargetPolicy,
     TextSimilarity,
     bind,
 )
@@ -228,6 +231,34 @@ def test_what_a_filter_dropped_stays_out_where_fewer_than_k_are_left():
     assert torch.equal(valid, torch.eye(SIZE, dtype=torch.bool))
 
 
+def test_the_hardest_are_sought_among_those_that_are_left():
+    pairs = pairs_of(queue=True)
+    cosines = pairs.rows @ pairs.columns.T
+    _, left = whole([FalseNegativeFilter(0.0)], pairs)
+    _, valid = whole([FalseNegativeFilter(0.0), HardNegatives(1)], pairs)
+    negatives = left.clone()
+    negatives[:, :SIZE].fill_diagonal_(False)
+    assert not left.all()
+    for i in range(SIZE):
+        expected = {i}
+        if negatives[i].any():
+            expected.add(int(cosines[i].masked_fill(~negatives[i], -2.0).argmax()))
+        assert set(valid[i].nonzero().flatten().tolist()) == expected
+
+
+class Nobody(TargetPolicy):
+    """Nobody matches and nobody counts."""
+
+    def bind(self, pairs, before):
+        return lambda tile: replace(before(tile), target=0 * tile.target, valid=torch.zeros_like(tile.valid))
+
+
+def test_a_row_keeps_its_own_column_whatever_policies_say():
+    target, valid = whole([Nobody()], pairs_of())
+    assert torch.equal(valid, torch.eye(SIZE, dtype=torch.bool))
+    assert not target.any()
+
+
 def test_all_negatives_without_a_limit_are_infonce_one_way():
     features, batch, context = step()
     plain = InfoNCE(symmetric=False)(features, batch, context)["loss"]
@@ -248,10 +279,10 @@ def test_momentum_mixes_the_teacher_with_what_came_before():
 
 def test_the_teacher_spreads_over_valid_columns_alone():
     pairs = pairs_of()
-    target, valid = whole([SameGroup("group", drop=True), Momentum(1.0)], pairs)
+    target, valid = whole([SameGroup("group", drop=True), Momentum(0.4)], pairs)
     teacher = unit(pairs.sides.features["ema/image.pooled"]) @ unit(pairs.sides.features["ema/text.pooled"]).T
-    expected = (5 * teacher).masked_fill(~valid, -torch.inf).softmax(1)
-    assert torch.allclose(normalised(target, valid), expected, atol=1e-6)
+    soft = (5 * teacher).masked_fill(~valid, -torch.inf).softmax(1)
+    assert torch.allclose(target, 0.4 * soft + 0.6 * torch.eye(SIZE), atol=1e-6)
 
 
 def test_momentum_nought_is_cross_entropy():
