@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from data_modules.readers.generic import ClassFolders, ImageTable
 from data_modules.readers.image import SUFFIXES, read_image
@@ -35,6 +36,7 @@ class ChestXrays(DataModule):
 
     Args:
         root: Folder that holds the images.
+        samples: Which procedural samples are read without a root: `cxr` for a few labels, `cxr-reports` for reports.
         layout: A public data set, for example `MimicCxrJpg`; then no table or column is named.
         table: CSV with one row per image, below the root or anywhere.
         image_column: See `ImageTable` for all columns.
@@ -71,6 +73,7 @@ class ChestXrays(DataModule):
         self,
         root: str | None = None,
         *,
+        samples: Literal["cxr", "cxr-reports"] = "cxr",
         layout: Layout | None = None,
         table: str | None = None,
         image_column: str | None = None,
@@ -136,6 +139,7 @@ class ChestXrays(DataModule):
         if layout is not None and root is None:
             raise ValueError(f"ChestXrays: layout {type(layout).__name__} needs the root of the data set")
         self.root = root
+        self.samples = samples
         self.views = views
         self._layout = layout
         self._table = ImageTable(table or "studies.csv", **columns) if named else None  # type: ignore[arg-type]
@@ -156,7 +160,7 @@ class ChestXrays(DataModule):
         if self.root is None:
             from domainvl.samples import cached
 
-            root = cached("cxr")
+            root = cached(self.samples)
         else:
             root = existing_root(self.root, "ChestXrays")
         manifest = self._chosen(root).read(root)

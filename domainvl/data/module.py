@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from domainvl.data.augment import Augment
 from domainvl.data.batch import finished, finished_support, finished_training, moved
+from domainvl.data.boxes import Box
 from domainvl.data.decoder import Decoder
 from domainvl.data.fewshot import check_shots
 from domainvl.data.images import ImageSet
@@ -126,6 +127,20 @@ class DataModule(LightningDataModule, ABC):
         if self.texts is not None and self._pairing is None:
             self._pairing = Pairing(self.manifest, self.texts)
         return self._pairing
+
+    @property
+    def text_views(self) -> list[str]:
+        """Names of the texts that every batch carries as `text@NAME`."""
+        return [] if self.texts is None else list(self.texts.extra)
+
+    @property
+    def sets(self) -> Mapping[str, ImageSet]:
+        """The image sets that were set up, by split."""
+        return self._sets
+
+    def boxes(self, position: int) -> Sequence[Box]:
+        """Where phrases are true in an image."""
+        return self.manifest.records[position].boxes
 
     @property
     def classes(self) -> list[str]:

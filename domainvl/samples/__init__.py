@@ -23,7 +23,9 @@ from domainvl.cache import cache_root
 
 __all__ = ["DOMAINS", "cached", "write"]
 
-DOMAINS: Mapping[str, str] = MappingProxyType({"cxr": "domainvl.samples.cxr"})
+DOMAINS: Mapping[str, str] = MappingProxyType(
+    {"cxr": "domainvl.samples.cxr", "cxr-reports": "domainvl.samples.cxr_reports"}
+)
 """Domain name -> dotted name of its generator module."""
 
 _MANIFEST = ".manifest.json"

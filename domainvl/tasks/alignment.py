@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,17 +13,29 @@ from torch import Tensor
 
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
+from domainvl.data.boxes import Box
 from domainvl.distributed import gather
+from domainvl.evaluation import Predictions
+from domainvl.evaluation.alignment_result import AlignmentPredictions, headline_alignment
+from domainvl.evaluation.outcome import Classified, Outcome
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.base import Task
 from domainvl.tasks.class_scores import PLAIN_ADAPTER, ClassScores
+from domainvl.tasks.leakage import leakage_of
+from domainvl.tasks.pair_rows import Aligned, classes_of, pairs_of
 from domainvl.tasks.pairs import PairPass, Part
+from domainvl.tasks.phrase_maps import PhraseMaps
 from domainvl.tasks.queue import Queue
+from domainvl.tasks.rows import Rows, array
 from domainvl.tasks.schedule import Schedule
 from domainvl.tasks.teacher import Teacher
 
+_SHOWN = ("i2t_r5", "auroc_macro")
+"""What a line per epoch says of an evaluation."""
+_CLASSES = "frozen/text@classes.pooled"
+"""The untouched model's class names, `[C, D]`: attributes for objectives that look for them in images."""
 _HIGHEST_SCALE = float(np.log(100))
 """Where CLIP stops its temperature."""
 
@@ -73,6 +85,9 @@ class Alignment(Task):
         self._wanted = {key for objective in self.objectives.values() for key in feature_needs(objective.needs)}
         self._rows: list[dict[str, Any]] = []
         self._evaluated: Features | None = None
+        self._maps: dict[str, PhraseMaps] = {}
+        self.predictions: AlignmentPredictions | None = None
+        self._classes: Predictions | None = None
 
     @property
     def second_view(self) -> bool:
@@ -93,8 +108,11 @@ class Alignment(Task):
         self.attach(self._scores.normalised)
         self._attached = True
         self._scores.take(self.adapter)
-        views = {f"text@{name}" for name in getattr(data, "text_views", ())} | {"image@second"}
-        self._pairs = PairPass(self.backbone, self.adapter, self.speed, self._wanted, views, self.encode_chunk)
+        self.novel = self.novel_classes()
+        views = {f"text@{name}" for name in data.text_views} | {"image@second"}
+        self._pairs = PairPass(
+            self.backbone, self.adapter, self.speed, self._wanted - {_CLASSES}, views, self.encode_chunk
+        )
         if stage == "fit":
             self._setup_training()
 
@@ -150,6 +168,8 @@ class Alignment(Task):
         if self.teacher is not None and "ema" in roles:
             with self.teacher.active(self):
                 features |= self._pairs.teacher(batch)
+        if _CLASSES in self._wanted:
+            features[_CLASSES] = self._scores.frozen[: len(self.classes)]
         return features | self._pairs.student(batch)
 
     def _kept(self, features: Features, batch: Batch) -> dict[str, Tensor]:
@@ -201,9 +221,12 @@ class Alignment(Task):
         return [{"params": others}, *([{"params": [scale], "weight_decay": 0.0}] if scale.requires_grad else [])]
 
     def on_validation_epoch_start(self) -> None:
-        """Class features are the same for a whole evaluation."""
-        self._rows = []
+        """Class features and phrases are the same for a whole evaluation."""
+        self._rows, self.predictions = [], None
         self._evaluated = self._scores.features()
+        self._maps = {"zero_shot": PhraseMaps(self.backbone, PLAIN_ADAPTER)}
+        if self.adapter is not None:
+            self._maps["adapted"] = PhraseMaps(self.backbone, self.adapter)
 
     on_test_epoch_start = on_validation_epoch_start
     on_predict_epoch_start = on_validation_epoch_start
@@ -213,36 +236,77 @@ class Alignment(Task):
         row: dict[str, Any] = {"id": batch["id"], "patient": batch["patient"]}
         for key in ("index", "label", "valid", "study"):
             if key in batch:
-                row[key] = batch[key].detach().cpu().numpy()
+                row[key] = array(batch[key])
         if "text" in batch:
             row["text"] = batch["text"]
-        row["zero_shot"] = self._seen(batch, None)
-        if self.adapter is not None:
-            row["adapted"] = self._seen(batch, self.adapter)
+        row |= {f"{name}/{key}": value for name in self._maps for key, value in self._seen(batch, name).items()}
         self._rows.append(row)
 
     test_step = validation_step
     predict_step = validation_step
 
-    def _seen(self, batch: Batch, adapter: Adapter | None) -> dict[str, np.ndarray]:
+    def _seen(self, batch: Batch, name: str) -> dict[str, Any]:
         """What one of the two models makes of a batch."""
-        with nullcontext() if adapter is not None or self.adapter is None else self.adapter.off():
-            model = adapter or PLAIN_ADAPTER
-            image = self._pairs.encode(model, "image", batch["image"])
-            found = {"image": image["image.pooled"]}
+        maps = self._maps[name]
+        adapter = maps.adapter
+        boxes = self._boxes(batch)
+        with nullcontext() if adapter is self.adapter or self.adapter is None else self.adapter.off():
+            image = self._pairs.encode(adapter, "image", batch["image"], tokens=any(boxes))
+            found: dict[str, Any] = {"image": array(image["image.pooled"])}
             if "text" in batch:
                 inputs = self._pairs.inputs(Part("text"), batch)
-                found["text"] = self._pairs.encode(model, "text", inputs)["text.pooled"]
+                found["text"] = array(self._pairs.encode(adapter, "text", inputs)["text.pooled"])
+            if any(boxes):
+                found["phrases"] = maps.scores(image, boxes)
         if self.classes:
-            found["probability"] = self._scores.probability(self._class_scores(image, adapter))
-        return {key: value.detach().float().cpu().numpy() for key, value in found.items()}
+            found["probability"] = array(self._scores.probability(self._class_scores(image, name)))
+        return found
 
-    def _class_scores(self, image: Features, adapter: Adapter | None) -> Tensor:
-        if adapter is None:
+    def _boxes(self, batch: Batch) -> list[Sequence[Box]]:
+        """Where phrases are true, of every image; nothing where the index is not one of the data set."""
+        if "text" not in batch:
+            return []
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        return [data.boxes(position) for position in batch["index"].tolist()]
+
+    def _class_scores(self, image: Features, name: str) -> Tensor:
+        if name == "zero_shot" or self.adapter is None:
             return self._scores.zero_shot(image["image.pooled"])
-        text = (
-            {"text.pooled": self._scores.of_images(image["image.pooled"])}
-            if adapter.text_per_image
-            else self._evaluated or {}
-        )
-        return self._scores.scores(image | text)["image.logits"]
+        if self.adapter.text_per_image:
+            text = {"text.pooled": self._scores.of_images(image["image.pooled"])}
+        else:
+            text = self._evaluated or {}
+        return self._scores.scores(image | text, novel=self.novel)["image.logits"]
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the headline numbers."""
+        self._collect()
+        if self.predictions is None:
+            return
+        stage = "test" if self.trainer.testing else "val"
+        for name, value in headline_alignment(self.predictions).items():
+            self.log(f"{stage}/{name}", value, prog_bar=name in _SHOWN, rank_zero_only=True)
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    def on_predict_epoch_end(self) -> None:
+        """Keep what was predicted."""
+        self._collect()
+
+    def _collect(self) -> None:
+        """Put the batches of all processes together; a folder to predict has images alone."""
+        rows = Rows(self._rows)
+        self._rows, self._evaluated = [], None
+        self.predictions = self._classes = None
+        if rows and "text" in rows:
+            self.predictions = pairs_of(rows, self.classes, self.multilabel)
+        elif rows and self.classes:
+            self._classes = classes_of(rows, self.classes, self.multilabel)
+
+    def outcome(self) -> Outcome:
+        """Retrieval, grounding and class probabilities of the last evaluation."""
+        if self._classes is not None:
+            return Classified(self._classes)
+        if self.predictions is None:
+            return super().outcome()
+        return Aligned(self.predictions, leakage_of(self.trainer.datamodule))  # type: ignore[attr-defined]

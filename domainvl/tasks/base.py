@@ -59,6 +59,7 @@ class Task(LightningModule):
         self.schedule = schedule
         # A checkpoint holds the trained tensors alone; on_load_checkpoint checks that none of those is missing.
         self.strict_loading = False
+        self.classes: list[str] = []
         self.trained_classes: list[str] | None = None
         self._saved: Mapping[str, Tensor] | None = None
         self._saved_scale: Tensor | None = None
@@ -111,6 +112,17 @@ class Task(LightningModule):
         if self._saved_scale is not None:
             self.backbone.logit_scale.data.copy_(self._saved_scale)
         self._attached = True
+
+    def novel_classes(self) -> bool:
+        """Whether a saved adapter meets classes that it was not trained on."""
+        if self.adapter is None or self.trained_classes in (None, self.classes):
+            return False
+        if self.adapter.only_known_classes():
+            raise ValueError(
+                f"{type(self.adapter).__name__} scores only the classes that it was trained on "
+                f"({', '.join(self.trained_classes or [])}); the data has {', '.join(self.classes)}"
+            )
+        return True
 
     def attach_objectives(self, offered: Features) -> None:
         """Let objectives make their heads; raise when one needs a feature that is not among these examples."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
@@ -13,7 +11,6 @@ from torch import Tensor
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.data.bank import PromptBank
-from domainvl.distributed import gather_objects
 from domainvl.evaluation import Predictions, headline
 from domainvl.evaluation.outcome import Classified, Outcome
 from domainvl.features import Batch, Features
@@ -22,6 +19,7 @@ from domainvl.speed import FAST, Speed
 from domainvl.tasks.base import Task
 from domainvl.tasks.class_scores import PLAIN_ADAPTER, ClassScores
 from domainvl.tasks.image_pass import CachedPass, ImagePass, Seen
+from domainvl.tasks.rows import Rows, array
 from domainvl.tasks.schedule import Schedule
 from domainvl.tasks.selection import accuracy, mean_auroc
 
@@ -74,7 +72,7 @@ class Classification(Task):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         self.classes: list[str] = list(data.classes)
         self.multilabel: bool = data.multilabel
-        self.novel = self._novel_classes()
+        self.novel = self.novel_classes()
         # Lightning moves a task to its device after this hook, but not the class features that are made here.
         device = self.trainer.strategy.root_device
         self.backbone.to(device)
@@ -89,17 +87,6 @@ class Classification(Task):
                 self._bank_features = self._read_bank(self.bank)
             self.attach_objectives(self._offered())
             self._remember(data)
-
-    def _novel_classes(self) -> bool:
-        """Whether a saved adapter meets classes that it was not trained on."""
-        if self.adapter is None or self.trained_classes in (None, self.classes):
-            return False
-        if self.adapter.only_known_classes():
-            raise ValueError(
-                f"{type(self.adapter).__name__} scores only the classes that it was trained on "
-                f"({', '.join(self.trained_classes or [])}); the data has {', '.join(self.classes)}"
-            )
-        return True
 
     def hashes(self) -> dict[str, str]:
         """See `Task.hashes`."""
@@ -238,13 +225,13 @@ class Classification(Task):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Score a batch with both models."""
         features = self.features(batch["image"], text=self._evaluated, frozen_image=True)
-        row: dict[str, Any] = {"id": batch["id"], "patient": batch["patient"], "index": _array(batch["index"])}
-        row["zero_shot"] = _array(self._scores.probability(features["frozen/image.logits"]))
+        row: dict[str, Any] = {"id": batch["id"], "patient": batch["patient"], "index": array(batch["index"])}
+        row["zero_shot"] = array(self._scores.probability(features["frozen/image.logits"]))
         if self.adapter is not None:
-            row["adapted"] = _array(self._scores.probability(features["image.logits"]))
+            row["adapted"] = array(self._scores.probability(features["image.logits"]))
         for key in ("label", "valid"):
             if key in batch:
-                row[key] = _array(batch[key])
+                row[key] = array(batch[key])
         self._rows.append(row)
 
     test_step = validation_step
@@ -267,36 +254,6 @@ class Classification(Task):
 
     def _collect(self) -> None:
         """Put the batches of all processes together."""
-        rows = [row for part in gather_objects(self._rows) for row in part]
+        rows = Rows(self._rows)
         self._rows, self._evaluated = [], None
-        self.predictions = _joined(rows, self.classes, self.multilabel) if rows else None
-
-
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy() if tensor.is_floating_point() else tensor.detach().cpu().numpy()
-
-
-def _joined(rows: Sequence[Mapping[str, Any]], classes: list[str], multilabel: bool) -> Predictions:
-    # Several processes take turns at the images; their results go back into the order of the data.
-    order = np.concatenate([row["index"] for row in rows]).argsort(kind="stable")
-
-    def joined(key: str) -> np.ndarray | None:
-        return np.concatenate([row[key] for row in rows])[order] if key in rows[0] else None
-
-    def named(key: str) -> list[str]:
-        names = [name for row in rows for name in row[key]]
-        return [names[position] for position in order]
-
-    zero_shot = joined("zero_shot")
-    if zero_shot is None:
-        raise RuntimeError("Classification: an evaluation batch carries no zero-shot scores")
-    return Predictions(
-        ids=named("id"),
-        patients=named("patient"),
-        classes=classes,
-        multilabel=multilabel,
-        labels=joined("label"),
-        valid=joined("valid"),
-        zero_shot=zero_shot,
-        adapted=joined("adapted"),
-    )
+        self.predictions = rows.predictions(self.classes, self.multilabel) if rows else None

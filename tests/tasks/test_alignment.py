@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from domainvl.adapters import LoRA
+from domainvl.data.boxes import Box
 from domainvl.data.prompts import PromptSet
 from domainvl.objectives import InfoNCE, Objective
 from domainvl.objectives.targets import Momentum, SameGroup
@@ -49,6 +50,9 @@ class Pairs(LightningDataModule):
                     "valid": torch.tensor([True, index % 5 > 0]),
                 }
             )
+
+    def boxes(self, position):
+        return [Box("a nodule", 4, 4, 20, 12, 40, 32)] if position % 3 else []
 
     def train_dataloader(self):
         return DataLoader(self.rows, batch_size=4, shuffle=False)

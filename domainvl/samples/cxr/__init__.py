@@ -17,12 +17,12 @@ import numpy as np
 
 from domainvl.samples.canvas import Field
 from domainvl.samples.cxr.anatomy import draw_body
-from domainvl.samples.cxr.cases import FINDINGS, NO_FINDING, Label, Patient, Study, draw_patients
+from domainvl.samples.cxr.cases import ARCHIVE, FINDINGS, NO_FINDING, Label, Patient, Population, Study, draw_patients
 from domainvl.samples.cxr.dicom import save_dicom
 from domainvl.samples.cxr.planting import Radiograph, radiograph
 from domainvl.samples.cxr.reports import phrase, report, severity_word
 
-__all__ = ["FINDINGS", "NO_FINDING", "PATIENTS", "generate"]
+__all__ = ["FINDINGS", "NO_FINDING", "PATIENTS", "generate", "generate_population"]
 
 PATIENTS = 400
 """Patients of a full set."""
@@ -37,7 +37,7 @@ _JPEG_QUALITY = 90
 _README = """\
 # Procedural chest X-rays
 
-Drawn by `python -m domainvl sample cxr` with seed {seed}: {patients} made-up patients, {images} images. Nobody
+Drawn by `python -m domainvl sample {domain}` with seed {seed}: {patients} made-up patients, {images} images. Nobody
 was X-rayed, nothing here is of any clinical use, and a model that reads these images does not read real ones.
 
 - `studies.csv`: one row per image; `split` keeps patients apart; a finding is `1` (stated), `0` (denied), `-1`
@@ -56,12 +56,19 @@ Licence: CC0 1.0, public domain.
 
 def generate(folder: Path, *, seed: int, patients: int) -> Iterator[None]:
     """Writes the set into an existing empty folder; yields once per patient."""
+    return generate_population(folder, ARCHIVE, "cxr", seed=seed, patients=patients)
+
+
+def generate_population(
+    folder: Path, population: Population, domain: str, *, seed: int, patients: int
+) -> Iterator[None]:
+    """Writes people of one kind; `domain` is what the set is called."""
     rows: list[dict[str, str]] = []
     boxes: list[dict[str, Any]] = []
     truth: dict[str, Any] = {}
-    for patient in draw_patients(seed, patients):
+    for patient in draw_patients(seed, patients, population):
         # A stream of its own for each patient: no patient's pixels depend on how many come before.
-        rng = np.random.default_rng([seed, 3, int(patient.name[1:])])
+        rng = np.random.default_rng([seed, 3, int(patient.name[1:]), *population.salt])
         body = draw_body(rng)
         for study in patient.studies:
             text = f"reports/{patient.name}/{study.name}.txt"
@@ -79,7 +86,7 @@ def generate(folder: Path, *, seed: int, patients: int) -> Iterator[None]:
     _write_text(folder / "truth.json", json.dumps(truth, indent=1) + "\n")
     _write_text(
         folder / "README.md",
-        _README.format(seed=seed, patients=patients, images=len(rows), no_finding=NO_FINDING),
+        _README.format(domain=domain, seed=seed, patients=patients, images=len(rows), no_finding=NO_FINDING),
     )
 
 

@@ -76,6 +76,7 @@ class Population:
         extra: Probabilities of 0, 1 and 2 further findings.
         visits: Probabilities of 1, 2 and 3 studies.
         laterals: Whether there are pictures from the side.
+        salt: Keeps its people apart from those of other populations with the same seed.
     """
 
     primary: tuple[str, ...]
@@ -83,6 +84,7 @@ class Population:
     extra: tuple[float, float, float]
     visits: tuple[float, float, float]
     laterals: bool
+    salt: tuple[int, ...] = ()
 
 
 ARCHIVE = Population(
@@ -100,20 +102,27 @@ WARD = Population(
     extra=(0.10, 0.40, 0.50),
     visits=(1.0, 0.0, 0.0),
     laterals=False,
+    salt=(1,),
 )
 """Sick patients with several findings in different places, split 80/5/15: for reports that can be told apart."""
 
 
 def draw_patients(seed: int, count: int, population: Population = ARCHIVE) -> list[Patient]:
     """Draws ``count`` patients; main findings and splits are balanced, everything else is chance."""
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([seed, 1, *population.salt])
     primary = [population.primary[i % len(population.primary)] for i in range(count)]
     order = sorted(rng.permutation(count).tolist(), key=lambda i: primary[i])
     splits = population.splits
     split_of = {patient: splits[place % len(splits)] for place, patient in enumerate(order)}
     shuffled = rng.permutation(count)
     return [
-        _patient(np.random.default_rng([seed, 2, place]), f"p{place + 1:04d}", split_of[i], primary[i], population)
+        _patient(
+            np.random.default_rng([seed, 2, place, *population.salt]),
+            f"p{place + 1:04d}",
+            split_of[i],
+            primary[i],
+            population,
+        )
         for place, i in enumerate(shuffled.tolist())
     ]
 

@@ -1,0 +1,85 @@
+"""What both models said of image-report pairs, from rows to numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from domainvl.evaluation import Predictions
+from domainvl.evaluation.alignment_files import write_alignment
+from domainvl.evaluation.alignment_result import (
+    AlignmentEvaluation,
+    AlignmentPredictions,
+    Embeddings,
+    evaluate_alignment,
+    retrieve,
+)
+from domainvl.evaluation.grounding import Phrases, PhraseScore
+from domainvl.evaluation.leakage import Leakage
+from domainvl.evaluation.outcome import Outcome
+from domainvl.evaluation.retrieval import Pairs
+from domainvl.evaluation.table import print_alignment
+from domainvl.tasks.rows import Rows
+
+
+def pairs_of(rows: Rows, classes: Sequence[str], multilabel: bool) -> AlignmentPredictions:
+    """Rows of an evaluation in which every image has a text."""
+    ids, patients = rows.list("id"), rows.list("patient")
+    studies = [str(number) for number in rows.list("study")] if "study" in rows else None
+    scored = "zero_shot/probability" in rows
+    phrases = {name: _phrases(rows, name, patients) for name in ("zero_shot", "adapted")}
+    zero_shot = _embeddings(rows, "zero_shot")
+    if zero_shot is None:
+        raise RuntimeError("pairs_of: an evaluation batch carries no embeddings")
+    return AlignmentPredictions(
+        pairs=Pairs(images=ids, owners=ids, patients=patients, studies=studies, texts=rows.list("text")),
+        zero_shot=zero_shot,
+        adapted=_embeddings(rows, "adapted"),
+        classes=classes_of(rows, classes, multilabel) if scored else None,
+        zero_shot_phrases=phrases["zero_shot"],
+        adapted_phrases=phrases["adapted"],
+    )
+
+
+def classes_of(rows: Rows, classes: Sequence[str], multilabel: bool) -> Predictions:
+    """Class probabilities of both models."""
+    return rows.predictions(classes, multilabel, "zero_shot/probability", "adapted/probability")
+
+
+def _embeddings(rows: Rows, name: str) -> Embeddings | None:
+    images, texts = rows.array(f"{name}/image"), rows.array(f"{name}/text")
+    return None if images is None or texts is None else Embeddings(images, texts)
+
+
+def _phrases(rows: Rows, name: str, patients: Sequence[str]) -> Phrases | None:
+    if f"{name}/phrases" not in rows:
+        return None
+    of_images: list[list[PhraseScore]] = rows.list(f"{name}/phrases")
+    scores = [score for one in of_images for score in one]
+    whose = [patient for patient, one in zip(patients, of_images, strict=True) for _ in one]
+    return Phrases(whose, scores) if scores else None
+
+
+class Aligned(Outcome):
+    """Retrieval, grounding and classes of both models.
+
+    Args:
+        predictions: What they said.
+        leakage: What training and test share; None where nothing could be compared.
+    """
+
+    def __init__(self, predictions: AlignmentPredictions, leakage: Leakage | None) -> None:
+        self.predictions, self.leakage = predictions, leakage
+        self._retrieved = retrieve(predictions)
+
+    def write(self, path: Path) -> None:
+        """See `Outcome`; beside class probabilities, the place at which an image finds its own report."""
+        write_alignment(path, self.predictions, self._retrieved)
+
+    def measure(self, seed: int) -> AlignmentEvaluation:
+        """See `Outcome`."""
+        return evaluate_alignment(self.predictions, seed=seed, leakage=self.leakage, retrieved=self._retrieved)
+
+    def show(self, measured: AlignmentEvaluation) -> None:
+        """See `Outcome`."""
+        print_alignment(measured)
