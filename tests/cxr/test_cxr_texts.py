@@ -73,7 +73,7 @@ def test_pairs_need_no_labels(study):
     batch = next(iter(data.train_dataloader()))
     assert sorted(batch["text"]) == [f"c{n}" for n in range(6)]
     assert (data.classes, batch["label"].shape) == ([], (6, 0))
-    with pytest.raises(ValueError, match="there are no classes: .* Name label_columns, or give texts"):
+    with pytest.raises(ValueError, match=r"there are no classes: .* Name label_columns, or give texts"):
         ChestXrays(str(study), table="pairs.csv", preset=PRESET).setup("fit")
 
 
