@@ -118,6 +118,11 @@ class DataModule(LightningDataModule, ABC):
         """The data set with classes chosen, duplicates out and splits assigned and checked."""
         if self._manifest is None:
             manifest = self.read_manifest()
+            if not manifest.classes and self.texts is None:
+                raise ValueError(
+                    f"{manifest.name}: there are no classes: no column holds labels. Name label_columns, or give texts "
+                    "to pair the images with"
+                )
             self._manifest = prepared(manifest, self.rejects, self.split, self._wanted, self._adopted)
         return self._manifest
 
