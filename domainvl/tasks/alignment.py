@@ -52,7 +52,7 @@ class Alignment(Task):
     Args:
         backbone: The pretrained model.
         adapter: What is learned; None for zero-shot.
-        objectives: Losses by name; None switches one of a `base:` recipe off.
+        objectives: Losses by name; None, or weight 0, switches one of a `base:` recipe off.
         optimizer: Class and arguments of the optimiser; needed to train.
         schedule: How the learning rate moves; constant when None.
         speed: What may be skipped; everything that leaves the numbers as they are.
@@ -152,7 +152,10 @@ class Alignment(Task):
         device = self.backbone.logit_scale.device
         image = torch.zeros(2, *self.preset.shape, device=device)
         number = torch.arange(2, device=device)
-        blank: dict[str, Any] = {"group": number, "study": number, "index": number}
+        blank: dict[str, Any] = {"group": number, "study": number, "index": number, "label": number}
+        if self.multilabel:
+            blank["label"] = torch.zeros(2, len(self.classes), device=device)
+            blank["valid"] = blank["label"] == 0
         for part in {key for role in ("", "ema", "frozen") for key in self._pairs.views(role)}:
             blank[part] = image if part.startswith("image") else ["no finding", "no change"]
         return blank
@@ -176,13 +179,15 @@ class Alignment(Task):
         """What goes into the queue, under the keys that it is read by; the teacher's where there is one."""
         needs = {need for objective in self.objectives.values() for need in objective.needs}
         kept: dict[str, Tensor] = {}
-        for need in sorted(need.removesuffix("?") for need in needs):
-            key = need.removeprefix("batch:")
+        for need in sorted(needs):
+            key = need.removeprefix("batch:").removesuffix("?")
             if not key.startswith("queue/"):
                 continue
             name = key.removeprefix("queue/")
             source = batch if need.startswith("batch:") else features
             value = source.get(f"ema/{name}", source.get(name))
+            if value is None and need.endswith("?"):
+                continue
             if value is None:
                 raise ValueError(
                     f"Alignment: an objective reads {key}, but no {name} is made that could be kept; let an objective "

@@ -33,7 +33,8 @@ class Task(LightningModule):
     Args:
         backbone: The pretrained model.
         adapter: What is learned; None leaves the model as it is (zero-shot).
-        objectives: Losses by name; the name is what they are logged under. None switches one of a `base:` recipe off.
+        objectives: Losses by name; the name is what they are logged under. None, or weight 0, switches one of a
+            `base:` recipe off.
         optimizer: Class and arguments of the optimiser; needed to train.
         schedule: How the learning rate moves; constant when None.
         speed: What may be skipped; everything that leaves the numbers as they are.
@@ -52,7 +53,12 @@ class Task(LightningModule):
         self.speed = speed
         self.backbone = backbone.requires_grad_(False)
         self.adapter = adapter
-        self.objectives: dict[str, Objective] = {k: loss for k, loss in (objectives or {}).items() if loss is not None}
+        # An objective of weight 0 would cost its features and could still spoil the sum with a NaN.
+        self.objectives: dict[str, Objective] = {
+            name: objective
+            for name, objective in (objectives or {}).items()
+            if objective is not None and objective.weight > 0
+        }
         # Registered as well: objectives may have parameters (training-only heads) and buffers.
         self._registered = nn.ModuleDict(self.objectives)
         self.optimizer = optimizer

@@ -38,7 +38,7 @@ class Classification(Task):
     Args:
         backbone: The pretrained model.
         adapter: What is learned; None for zero-shot.
-        objectives: Losses by name; None switches one of a `base:` recipe off.
+        objectives: Losses by name; None, or weight 0, switches one of a `base:` recipe off.
         optimizer: Class and arguments of the optimiser; needed to train.
         schedule: How the learning rate moves; constant when None.
         speed: What may be skipped; everything that leaves the numbers as they are.

@@ -120,6 +120,12 @@ def test_only_what_is_read_is_computed(tmp_path):
     assert set(reader.seen[0][0]) == {"image.pooled", "frozen/text.pooled"}
 
 
+def test_an_objective_of_weight_zero_is_not_there(tmp_path):
+    model = task({"pairs": InfoNCE(), "off": Reader("ema/image.pooled", "batch:colour", weight=0.0)})
+    trainer(tmp_path, max_epochs=1).fit(model, Pairs())
+    assert list(model.objectives) == ["pairs"]
+
+
 def test_every_role_view_and_stream_arrives_as_documented(tmp_path):
     needs = [
         *("image.pooled", "image.tokens", "image.mask", "image.grid", "image@second.pooled", "frozen/image.pooled"),
