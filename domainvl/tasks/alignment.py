@@ -18,19 +18,20 @@ from domainvl.distributed import gather
 from domainvl.evaluation import Predictions
 from domainvl.evaluation.alignment_result import AlignmentPredictions, headline_alignment
 from domainvl.evaluation.outcome import Classified, Outcome
-from domainvl.features import Batch, Features
+from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.base import Task
 from domainvl.tasks.class_scores import PLAIN_ADAPTER, ClassScores
 from domainvl.tasks.leakage import leakage_of
 from domainvl.tasks.pair_rows import Aligned, classes_of, pairs_of
-from domainvl.tasks.pairs import PairPass, Part
+from domainvl.tasks.pairs import LOCAL, PairPass, Part
 from domainvl.tasks.phrase_maps import PhraseMaps
 from domainvl.tasks.queue import Queue
 from domainvl.tasks.rows import Rows, array
 from domainvl.tasks.schedule import Schedule
 from domainvl.tasks.teacher import Teacher
+from domainvl.tasks.text_pass import TextPass, leaves_texts_alone
 
 _SHOWN = ("i2t_r5", "auroc_macro")
 """What a line per epoch says of an evaluation."""
@@ -111,10 +112,25 @@ class Alignment(Task):
         self.novel = self.novel_classes()
         views = {f"text@{name}" for name in data.text_views} | {"image@second"}
         self._pairs = PairPass(
-            self.backbone, self.adapter, self.speed, self._wanted - {_CLASSES}, views, self.encode_chunk
+            self.backbone,
+            self.adapter,
+            self.speed,
+            self._wanted - {_CLASSES},
+            views,
+            self.encode_chunk,
+            self._remembered_texts(),
         )
         if stage == "fit":
             self._setup_training()
+
+    def _remembered_texts(self) -> TextPass | None:
+        """What a text tower that stays as it is says, from disk."""
+        if not self.speed.cache or not leaves_texts_alone(self.adapter or PLAIN_ADAPTER, self.backbone):
+            return None
+        keys = [FeatureKey.parse(key) for key in self._wanted]
+        tokens = any(key.source == "text" and key.stream in LOCAL for key in keys)
+        setting = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
+        return TextPass(self.backbone, self.speed, tokens, setting)
 
     def _setup_training(self) -> None:
         if self.train_temperature:

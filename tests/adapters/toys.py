@@ -7,6 +7,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from domainvl.backbones._loading import weights_digest
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.data.preset import Preset
 from domainvl.features import TextInputs
@@ -26,6 +27,8 @@ class Toy(Backbone):
         self.preset = PRESET
         self.start, self.fixed = start, fixed
         self.requires_grad_(False).eval()
+        # Caches on disk tell models apart by it.
+        self.weights = weights_digest(library)
 
     @property
     def library(self):
@@ -49,7 +52,7 @@ class Toy(Backbone):
         return found
 
     def spec(self):
-        return BackboneSpec("Toy", "someone/toy", "0123456789abcdef", "aaaaaaaaaaaa", self.preset.digest)
+        return BackboneSpec("Toy", "someone/toy", "0123456789abcdef", self.weights, self.preset.digest)
 
 
 def hf_clip():

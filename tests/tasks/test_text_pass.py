@@ -6,13 +6,17 @@ from functools import partial
 
 import pytest
 import torch
-from adapters.toys import toy
+from adapters.toys import hf_clip, toy
 from checkpoint_toys import BUILDERS, pair, pair_llm
+from lightning.pytorch import seed_everything
+from tasks.test_alignment import Pairs, trainer
 
 from domainvl.adapters import MMRL, VPT, CLIPAdapter, CoCoOp, Compose, CoOp, JointStack, LinearProbe, LoRA
 from domainvl.adapters.base import Adapter
 from domainvl.backbones import Pair
+from domainvl.objectives import InfoNCE
 from domainvl.speed import FAST, Speed
+from domainvl.tasks import Alignment
 from domainvl.tasks.pairs import PairPass
 from domainvl.tasks.text_pass import TextPass, leaves_texts_alone
 from domainvl.towers.locals import pool_words
@@ -225,3 +229,27 @@ def test_what_is_finished_has_no_blocks(tmp_path):
     with pytest.raises(TypeError, match="no layers"):
         tower.lora_targets(["q"])
     assert not list(tower.parameters())
+
+
+def test_alignment_reads_reports_once(tmp_path, monkeypatch):
+    """The same training with and without; a later run computes no text."""
+    computed = []
+    compute = TextPass._compute
+    monkeypatch.setattr(TextPass, "_compute", lambda self, texts: computed.append(len(texts)) or compute(self, texts))
+
+    def trained(cache):
+        seed_everything(3, verbose=False)
+        adapter = LoRA(rank=2, dropout=0.0, sides=["image"])
+        optimizer = partial(torch.optim.SGD, lr=0.01)
+        model = Alignment(hf_clip(), adapter, {"pairs": InfoNCE()}, optimizer, speed=Speed(cache=cache))
+        trainer(tmp_path).fit(model, Pairs())
+        return torch.cat([value.flatten() for value in model.adapter.state_dict().values()])
+
+    plain = trained(0.0)
+    assert not computed
+    torch.testing.assert_close(trained(1.0), plain, atol=1e-6, rtol=1e-5)
+    # Two more are looked at to find out sizes.
+    assert sum(computed) == len({row["text"] for row in Pairs().rows}) + 2
+    computed.clear()
+    torch.testing.assert_close(trained(1.0), plain, atol=1e-6, rtol=1e-5)
+    assert not computed
