@@ -1,6 +1,7 @@
 """The house keeps its own rules."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,14 @@ def test_arrows_run_downwards(path):
 def test_no_file_is_a_warehouse(path):
     most = 200 if path.parent == ROOT / "domainvl" / "adapters" else 400
     assert len(path.read_text().splitlines()) <= most
+
+
+def test_no_merge_was_left_half_done():
+    texts = [
+        path for kind in ("md", "yaml", "toml", "py") for path in ROOT.rglob(f"*.{kind}") if ".git" not in path.parts
+    ]
+    marks = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    assert [str(path) for path in texts if marks.search(path.read_text(encoding="utf-8"))] == []
 
 
 @pytest.mark.parametrize(
