@@ -42,7 +42,7 @@ class Adapter(nn.Module, ABC):
 
     Attributes:
         support_views: How many augmented passes over the training images `take_support` wants to see; 0 for none.
-        text_per_image: Whether class features depend on the image (CoCoOp); then `encode_per_image` makes them.
+        text_per_image: Whether class features depend on the image (CoCoOp, Crane); then `encode_per_image` makes them.
         chooses: Whether `choose` wants to be called.
     """
 

@@ -22,18 +22,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainvl.adapters._towers import prompt_depth, require_token_editing
-from domainvl.adapters._words import begin_with, learned, start_of
-from domainvl.adapters.base import Adapter, Side
+from domainvl.adapters._deep import DeepPrompts
+from domainvl.adapters.base import Side
 from domainvl.backbones.base import Backbone
-from domainvl.features import TextInputs
-from domainvl.tokens import TokenState
-from domainvl.towers.base import Tower
-
-_SPAN = "maple"
 
 
-class MaPLe(Adapter):
+class MaPLe(DeepPrompts):
     """Prompts in the text blocks, mapped into the image blocks.
 
     Args:
@@ -43,10 +37,7 @@ class MaPLe(Adapter):
     """
 
     def __init__(self, tokens: int = 2, depth: int | None = None, init: str | None = "a photo of a") -> None:
-        super().__init__()
-        if tokens < 1 or (depth is not None and depth < 1):
-            raise ValueError(f"MaPLe: tokens and depth must be positive, got {tokens} and {depth}")
-        self.tokens, self.depth, self.init = tokens, depth, init
+        super().__init__(tokens, depth, init)
 
     def config(self) -> dict[str, Any]:
         """See `Adapter.config`."""
@@ -54,12 +45,8 @@ class MaPLe(Adapter):
 
     def attach(self, backbone: Backbone) -> None:
         """See `Adapter.attach`."""
+        super().attach(backbone)
         image, text = backbone.image, backbone.text
-        require_token_editing("MaPLe", image, text)
-        self._depth = prompt_depth("MaPLe", self.depth, image, text)
-        start = start_of("MaPLe", backbone, self.init, self.tokens)
-        self._enter = image.enter
-        self.context = nn.Parameter(start)
         self.deep = nn.ParameterList(torch.randn(self.tokens, text.width) * 0.02 for _ in range(self._depth - 1))
         # The maps of the deeper blocks start alike, as in the authors' code.
         layer = nn.Linear(text.width, image.width)
@@ -67,29 +54,7 @@ class MaPLe(Adapter):
         self.maps = nn.ModuleList([nn.Linear(text.width, image.width), *deeper])
         self.to(backbone.logit_scale.device)
 
-    def first_block(self, side: Side, tower: Tower) -> int:
-        """See `Adapter.first_block`."""
-        return 0
-
-    def prompt(self, template: str, negative: bool = False) -> str:
-        """See `Adapter.prompt`: the words of `init`, the first of which are learned."""
-        return begin_with(self.init, template, negative)
-
-    def words(self, state: TokenState, inputs: TextInputs) -> TokenState:
-        """See `Adapter.words`."""
-        return learned(state, self.context, self.init, _SPAN)
-
-    def edit(self, side: Side, index: int, state: TokenState) -> TokenState:
-        """See `Adapter.edit`."""
-        if index >= self._depth:
-            return state
+    def vectors(self, side: Side, index: int) -> Tensor:
+        """See `DeepPrompts.vectors`."""
         new: Tensor = self.context if index == 0 else self.deep[index - 1]
-        if side == "image":
-            new = self.maps[index](new)
-        if index > 0:
-            return state.overwrite(new, name=_SPAN)
-        return state if side == "text" else state.insert(self._enter(new), at=state.length, name=_SPAN)
-
-    def same_rows(self) -> bool:
-        """See `Adapter.same_rows`: every text gets the same vectors, behind its start."""
-        return True
+        return self.maps[index](new) if side == "image" else new

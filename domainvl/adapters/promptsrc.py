@@ -26,18 +26,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainvl.adapters._towers import prompt_depth, require_token_editing
-from domainvl.adapters._words import begin_with, learned, start_of
-from domainvl.adapters.base import Adapter, Side
+from domainvl.adapters._deep import DeepPrompts
+from domainvl.adapters.base import Side
 from domainvl.backbones.base import Backbone
-from domainvl.features import TextInputs
-from domainvl.tokens import TokenState
-from domainvl.towers.base import Tower
 
-_SPAN, _SUM = "promptsrc", "sum_of_"
+_SUM = "sum_of_"
 
 
-class PromptSRC(Adapter):
+class PromptSRC(DeepPrompts):
     """Prompts in the blocks of both towers, averaged over epochs.
 
     Args:
@@ -57,12 +53,10 @@ class PromptSRC(Adapter):
         mean: float | None = 15.0,
         deviation: float = 1.0,
     ) -> None:
-        super().__init__()
-        if tokens < 1 or (depth is not None and depth < 1):
-            raise ValueError(f"PromptSRC: tokens and depth must be positive, got {tokens} and {depth}")
+        super().__init__(tokens, depth, init)
         if deviation <= 0:
             raise ValueError(f"PromptSRC: deviation must be positive, got {deviation}")
-        self.tokens, self.depth, self.init, self.mean, self.deviation = tokens, depth, init, mean, deviation
+        self.mean, self.deviation = mean, deviation
 
     def config(self) -> dict[str, Any]:
         """See `Adapter.config`."""
@@ -76,18 +70,20 @@ class PromptSRC(Adapter):
 
     def attach(self, backbone: Backbone) -> None:
         """See `Adapter.attach`."""
+        super().attach(backbone)
         image, text = backbone.image, backbone.text
-        require_token_editing("PromptSRC", image, text)
-        self._depth = prompt_depth("PromptSRC", self.depth, image, text)
-        start = start_of("PromptSRC", backbone, self.init, self.tokens)
-        self._enter = image.enter
-        self.context = nn.Parameter(start)
         self.text = nn.ParameterList(torch.randn(self.tokens, text.width) * 0.02 for _ in range(self._depth - 1))
         self.image = nn.ParameterList(torch.randn(self.tokens, image.width) * 0.02 for _ in range(self._depth))
         if self.mean is not None:
             for name, parameter in list(self.named_parameters()):
                 self.register_buffer(_SUM + name.replace(".", "_"), torch.zeros_like(parameter))
         self.to(backbone.logit_scale.device)
+
+    def vectors(self, side: Side, index: int) -> Tensor:
+        """See `DeepPrompts.vectors`."""
+        if side == "image":
+            return self.image[index]
+        return self.context if index == 0 else self.text[index - 1]
 
     @torch.no_grad()
     def epoch_ended(self, epoch: int, epochs: int) -> None:
@@ -100,31 +96,6 @@ class PromptSRC(Adapter):
             total += weights[epoch] * parameter
             if epoch + 1 == epochs:
                 parameter.copy_(total)
-
-    def first_block(self, side: Side, tower: Tower) -> int:
-        """See `Adapter.first_block`."""
-        return 0
-
-    def prompt(self, template: str, negative: bool = False) -> str:
-        """See `Adapter.prompt`: the words of `init`, the first of which are learned."""
-        return begin_with(self.init, template, negative)
-
-    def words(self, state: TokenState, inputs: TextInputs) -> TokenState:
-        """See `Adapter.words`."""
-        return learned(state, self.context, self.init, _SPAN)
-
-    def edit(self, side: Side, index: int, state: TokenState) -> TokenState:
-        """See `Adapter.edit`."""
-        if index >= self._depth:
-            return state
-        if index > 0:
-            new = self.image[index] if side == "image" else self.text[index - 1]
-            return state.overwrite(new, name=_SPAN)
-        return state if side == "text" else state.insert(self._enter(self.image[0]), at=state.length, name=_SPAN)
-
-    def same_rows(self) -> bool:
-        """See `Adapter.same_rows`: every text gets the same vectors, behind its start."""
-        return True
 
     def tensors(self) -> dict[str, Tensor]:
         """See `Adapter.tensors`; the running sums are kept in checkpoints alone."""

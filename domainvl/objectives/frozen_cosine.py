@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainvl.features import Batch, FeatureKey, Features
-from domainvl.objectives.base import Context, Objective
+from domainvl.objectives._frozen import FrozenDistance
 
 
-class FrozenCosine(Objective):
+class FrozenCosine(FrozenDistance):
     """`1 - mean cos(f, f_frozen)` between the adapted and the frozen feature of one source.
 
     For `text` the mean runs over classes (over both prompts of a finding in multi-label data), for `image` over
@@ -20,18 +19,6 @@ class FrozenCosine(Objective):
         weight: Factor in the weighted sum (lambda in MMRL, 8 in KgCoOp).
     """
 
-    def __init__(self, source: str, weight: float = 1.0) -> None:
-        super().__init__(weight)
-        self.adapted = FeatureKey(source, "pooled")
-        self.frozen = FeatureKey(source, "pooled", role="frozen")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The feature from both models."""
-        return frozenset({str(self.adapted), str(self.frozen)})
-
-    def forward(self, features: Features, batch: Batch, context: Context) -> dict[str, Tensor]:
-        """The loss."""
-        adapted = features[str(self.adapted)].float()
-        frozen = features[str(self.frozen)].float().detach()
-        return {"loss": 1 - F.cosine_similarity(adapted, frozen, dim=-1).mean()}
+    def distance(self, adapted: Tensor, frozen: Tensor) -> Tensor:
+        """See `FrozenDistance.distance`."""
+        return 1 - F.cosine_similarity(adapted, frozen, dim=-1).mean()

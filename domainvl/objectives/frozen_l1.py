@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from domainvl.features import Batch, FeatureKey, Features
-from domainvl.objectives.base import Context, Objective
+from domainvl.objectives._frozen import FrozenDistance
 
 
-class FrozenL1(Objective):
+class FrozenL1(FrozenDistance):
     """`mean |f - f_frozen|` over all components of the normalised features of one source.
 
     The frozen side carries no gradient.
@@ -19,18 +18,6 @@ class FrozenL1(Objective):
         weight: Factor in the weighted sum (PromptSRC: 25 for text, 10 for image).
     """
 
-    def __init__(self, source: str, weight: float = 1.0) -> None:
-        super().__init__(weight)
-        self.adapted = FeatureKey(source, "pooled")
-        self.frozen = FeatureKey(source, "pooled", role="frozen")
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The feature from both models."""
-        return frozenset({str(self.adapted), str(self.frozen)})
-
-    def forward(self, features: Features, batch: Batch, context: Context) -> dict[str, Tensor]:
-        """The loss."""
-        adapted = F.normalize(features[str(self.adapted)].float(), dim=-1)
-        frozen = F.normalize(features[str(self.frozen)].float(), dim=-1).detach()
-        return {"loss": F.l1_loss(adapted, frozen)}
+    def distance(self, adapted: Tensor, frozen: Tensor) -> Tensor:
+        """See `FrozenDistance.distance`."""
+        return F.l1_loss(F.normalize(adapted, dim=-1), F.normalize(frozen, dim=-1))

@@ -19,6 +19,7 @@ from domainvl.adapters import (
     CLIPAdapter,
     CoCoOp,
     CoOp,
+    Crane,
     LinearProbe,
     LoRA,
     MaPLe,
@@ -271,6 +272,15 @@ def test_an_average_over_epochs_survives_an_interruption(multilabel, tmp_path):
         total = epochs[2]["adapter.sum_of_" + name.replace(".", "_")]
         before = sum(w * epoch[f"adapter.{name}"] for w, epoch in zip(weights[:3], epochs[:3], strict=True))
         torch.testing.assert_close(total, before)
+
+
+def test_prompts_for_normal_and_damaged_want_findings_that_may_be_absent(tmp_path):
+    model, data = task(Crane(tokens=2, deep_tokens=1), multilabel=True), Images(multilabel=True)
+    trainer(tmp_path).fit(model, data)
+    trainer(tmp_path).test(model, data, verbose=False)
+    assert not (model.predictions.adapted == model.predictions.zero_shot).all()
+    with pytest.raises(ValueError, match=r"Crane: .* use multi-label data"):
+        trainer(tmp_path).fit(task(Crane(tokens=2, deep_tokens=1)), Images())
 
 
 def test_a_checkpoint_of_another_adapter_is_refused(tmp_path):
