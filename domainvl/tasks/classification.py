@@ -179,10 +179,8 @@ class Classification(Task):
 
     def _offered(self) -> list[str]:
         """The features that a step makes, found by making them for one blank image."""
-        size = self.preset.size
-        blank = torch.zeros(1, 3, size, size, device=self.backbone.logit_scale.device)
         with torch.no_grad():
-            features = self.features(blank)
+            features = self.features(self.backbone.blank())
         return sorted({*features, "frozen/image.pooled", "frozen/image.logits", "frozen/text.pooled"})
 
     def _needs_frozen_image(self) -> bool:
