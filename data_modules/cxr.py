@@ -10,14 +10,16 @@ from data_modules.readers.generic import ClassFolders, ImageTable
 from data_modules.readers.image import SUFFIXES, read_image
 from data_modules.readers.layout import Layout
 from domainvl.data.augment import Augment
-from domainvl.data.images import Reader
+from domainvl.data.decoder import Decoder, PictureDecoder
 from domainvl.data.labels import LabelPolicy, PolicyName
+from domainvl.data.loading import Loading
 from domainvl.data.manifest import Manifest
 from domainvl.data.module import DataModule
 from domainvl.data.names import hint, listing
 from domainvl.data.paths import existing_root
 from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
+from domainvl.data.splits import SplitRule
 
 NORMAL = frozenset({"no finding", "normal"})
 _FRONTAL = frozenset({"pa", "ap", "frontal", "ap_horizontal", "ap axial", "ap lldy", "ap rldy", "pa lldy", "pa rldy"})
@@ -39,7 +41,7 @@ class ChestXrays(DataModule):
         class_column: The column that holds an image's only class.
         patient_column: Patients.
         study_column: Studies.
-        split_column: Splits; patients are split by `split_seed` when there is none.
+        split_column: Splits; patients are split by `split` when there is none.
         view_column: Projections.
         report_column: Reports.
         findings_column: Findings sections.
@@ -51,16 +53,10 @@ class ChestXrays(DataModule):
         labels: What uncertain and blank labels count as.
         shots: Training patients per class.
         seed: Seed of shots and order.
-        split_seed: Seed of the patient split.
-        split_fractions: Shares of train, validate and test patients.
         preset: Preprocessing.
         augment: Random changes to training images.
-        batch_size: Images per training batch.
-        eval_batch_size: Images per batch elsewhere.
-        drop_last: Leave the last, smaller training batch out.
-        workers: Processes or threads that read images.
-        memory: GiB that one split may take in memory.
-        reject_share: Largest share of rows that may be unusable.
+        split: How patients are split.
+        loading: How batches are made.
         predict_folder: Folder with images to predict.
     """
 
@@ -89,16 +85,10 @@ class ChestXrays(DataModule):
         labels: PolicyName | LabelPolicy = "ignore",
         shots: int | None = None,
         seed: int | None = None,
-        split_seed: int = 0,
-        split_fractions: tuple[float, float, float] = (0.7, 0.1, 0.2),
         preset: Preset | None = None,
         augment: Augment | None = None,
-        batch_size: int = 32,
-        eval_batch_size: int = 128,
-        drop_last: bool = True,
-        workers: int | None = None,
-        memory: float = 2.0,
-        reject_share: float = 0.01,
+        split: SplitRule = SplitRule(),
+        loading: Loading = Loading(),
         predict_folder: str | None = None,
     ) -> None:
         super().__init__(
@@ -107,16 +97,10 @@ class ChestXrays(DataModule):
             labels=labels,
             shots=shots,
             seed=seed,
-            split_seed=split_seed,
-            split_fractions=split_fractions,
             preset=preset,
             augment=augment,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            drop_last=drop_last,
-            workers=workers,
-            memory=memory,
-            reject_share=reject_share,
+            split=split,
+            loading=loading,
             predict_folder=predict_folder,
         )
         columns = {
@@ -147,9 +131,9 @@ class ChestXrays(DataModule):
         self._table = ImageTable(table or "studies.csv", **columns) if named else None  # type: ignore[arg-type]
 
     @property
-    def reader(self) -> Reader:
+    def decoder(self) -> Decoder:
         """JPEG, PNG, TIFF, BMP and DICOM."""
-        return read_image
+        return PictureDecoder(self.preset, read_image)
 
     def default_prompts(self, multilabel: bool) -> PromptSet:
         """A finding is there or not; a single class is what the picture shows."""

@@ -15,6 +15,7 @@ from lightning.pytorch import Trainer, seed_everything
 from data_modules import ChestXrays
 from domainvl.adapters import MMRL
 from domainvl.backbones import HuggingFace
+from domainvl.data import Loading
 from domainvl.evaluation import evaluate, print_table
 from domainvl.objectives import BinaryCrossEntropy, FrozenCosine
 from domainvl.tasks import Classification, WarmupCosine
@@ -41,7 +42,7 @@ def main() -> None:
         optimizer=partial(torch.optim.AdamW, lr=0.003, weight_decay=0.0005),
         schedule=WarmupCosine(warmup=1),
     )
-    data = ChestXrays(shots=arguments.shots, batch_size=32)
+    data = ChestXrays(shots=arguments.shots, loading=Loading(batch_size=32))
     with TemporaryDirectory() as folder:
         trainer = Trainer(
             max_epochs=arguments.epochs, logger=False, enable_checkpointing=False, default_root_dir=folder

@@ -28,7 +28,7 @@ class CheXpert(Layout):
     """`train.csv`, `valid.csv` and, if it is there, `test.csv`; the root may be the folder above `CheXpert-v1.0*`.
 
     Without the test set the official validation set is the test split, as in most papers, and a tenth of the training
-    patients (by `split_seed`) is the validation split.
+    patients (by `split`) is the validation split.
     """
 
     def read(self, root: Path) -> Manifest:

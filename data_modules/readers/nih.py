@@ -33,8 +33,8 @@ _LISTS: tuple[tuple[str, Split], ...] = (("train_val_list.txt", "train"), ("test
 class ChestXray14(Layout):
     """`Data_Entry_2017*.csv`, `images_0xx/images/*.png` (or one folder `images`), and the two official lists.
 
-    A tenth of the patients of `train_val_list.txt` (by `split_seed`) is the validation split. Without the lists,
-    patients are split by `split_seed`.
+    A tenth of the patients of `train_val_list.txt` (by `split`) is the validation split. Without the lists,
+    patients are split by `split`.
     """
 
     def read(self, root: Path) -> Manifest:

@@ -23,7 +23,7 @@ class PadChest(Layout):
     """`PADCHEST_chest_x_ray_images_labels_160K_*.csv` and `<ImageDir>/<ImageID>`, or all images in one folder.
 
     Classes are the labels that occur often enough; what an image is not labelled with counts as absent. Images that the
-    authors marked `exclude` are left out. It has no splits: patients are split by `split_seed`.
+    authors marked `exclude` are left out. It has no splits: patients are split by `split`.
 
     Attributes:
         least: Number of images that a label must occur in to be a class.

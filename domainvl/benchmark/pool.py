@@ -20,7 +20,7 @@ from typing import Any
 
 from domainvl.benchmark.cells import Cell, Shelf
 from domainvl.commands import parser as parsing
-from domainvl.data.images import processors
+from domainvl.data.loading import processors
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from domainvl.commands.arguments import Arguments
 from domainvl.commands.quiet import quieten
 from domainvl.commands.session import clear_errors
 from domainvl.commands.signals import Interrupted, interruptible
-from domainvl.data.images import processors
+from domainvl.data.loading import processors
 from domainvl.errors import CommandError
 from domainvl.runs import recipe_name
 

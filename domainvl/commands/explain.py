@@ -10,7 +10,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from typing import Any, get_args
 
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
@@ -82,6 +82,16 @@ def explain(message: str, verb: str, recipe: Mapping[str, Any], overrides: Mappi
         group, _, last = key.rpartition(".")
         if group == "trainer":
             return _unknown_setting("trainer", last, Trainer, see)
+        for top in _TOP:
+            named = (
+                overrides.get(top) or overrides.get(f"{top}.class_path") or (recipe.get(top) or {}).get("class_path")
+            )
+            owner = _class(str(named))
+            kind = _groups(owner).get(group)
+            if kind is not None:
+                error = _unknown_setting(f"{top}.{group}", last, kind, see)
+                error.see = _see(owner, see)  # `--help` knows classes that recipes name, which a group's is not
+                return error
         head, dot, tail = key.partition(".")
         meant = [f"{name}{dot}{tail}" for name in near(head, GROUPS)]
         return CommandError(f"unknown key {key!r}; keys start with {', '.join(GROUPS)}", meant=meant, see=see)
@@ -166,11 +176,25 @@ def _unknown_setting(key: str, word: str, owner: type | None, see: str) -> Comma
         return CommandError(f"{key} has no setting {word!r}", see=see)
     known = [name for name in _settings(owner) if not name.startswith("_")]
     has = f"; it has {', '.join(known)}" if 0 < len(known) <= 10 else ""
+    inside = [f"{name}.{word}" for name, kind in _groups(owner).items() if word in _settings(kind)]
     return CommandError(
         f"{key}: {owner.__name__} has no setting {word!r}{has}",
-        meant=[f"{key}.{name}" for name in near(word, known)],
+        meant=[f"{key}.{name}" for name in inside or near(word, known)],
         see=_see(owner, see),
     )
+
+
+def null_group(owner: str, values: Mapping[str, Any]) -> str | None:
+    """A group of settings that is null and must not be, which jsonargparse lets pass."""
+    return next((name for name in _groups(_class(owner)) if name in values and values[name] is None), None)
+
+
+def _groups(owner: type | None) -> dict[str, type]:
+    """The settings of a class that are settings themselves: those whose type is a dataclass, and nothing else."""
+    if owner is None:
+        return {}
+    annotations = {name: one.annotation for name, one in inspect.signature(owner, eval_str=True).parameters.items()}
+    return {name: one for name, one in annotations.items() if isinstance(one, type) and is_dataclass(one)}
 
 
 def _settings(owner: type) -> list[str]:

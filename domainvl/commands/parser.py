@@ -98,9 +98,14 @@ def parse(verb: str, recipe: Mapping[str, Any], overrides: Mapping[str, str]) ->
             raise CommandError(f"{key} names no class; give `{key}: {{class_path: ...}}`", see=see)
     words = [f"--config={json.dumps(recipe)}", *(f"--{key}={value}" for key, value in overrides.items())]
     try:
-        return parser, parser.parse_args(words)
+        parsed = parser.parse_args(words)
     except explain.Complaint as complaint:
         raise explain.explain(str(complaint), verb, recipe, overrides) from complaint
+    for key in ("model", "data"):
+        found = explain.null_group(parsed[key].class_path, parsed[key].get("init_args") or {})
+        if found is not None:
+            raise CommandError(f"{key}.{found} is null; leave the line out for its defaults, or give settings", see=see)
+    return parser, parsed
 
 
 def plain(parser: RecipeParser, config: Namespace) -> dict[str, Any]:

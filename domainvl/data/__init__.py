@@ -5,23 +5,30 @@
 
 from domainvl.data.augment import Augment
 from domainvl.data.bank import PromptBank
+from domainvl.data.decoder import Decoder, PictureDecoder
 from domainvl.data.labels import Label, LabelPolicy, parse_label
+from domainvl.data.loading import Loading
 from domainvl.data.manifest import SPLITS, Manifest, Record, Split, parse_split
 from domainvl.data.prompts import PromptSet
 from domainvl.data.rejects import Reject, Rejects, TooManyRejects, UnreadableImage
+from domainvl.data.splits import SplitRule
 
 __all__ = [
     "SPLITS",
     "Augment",
+    "Decoder",
     "Label",
     "LabelPolicy",
+    "Loading",
     "Manifest",
+    "PictureDecoder",
     "PromptBank",
     "PromptSet",
     "Record",
     "Reject",
     "Rejects",
     "Split",
+    "SplitRule",
     "TooManyRejects",
     "UnreadableImage",
     "parse_label",

@@ -158,8 +158,8 @@ def _shuffled(names: Iterable[str], key: str) -> list[str]:
 
 def _image_of(manifest: Manifest, positions: Sequence[int], seed: int, unreadable: Collection[int]) -> int | None:
     """One of a patient's images, by a draw that does not depend on where in the table they stand."""
-    by_path = {manifest.records[position].path: position for position in positions if position not in unreadable}
-    return by_path[_shuffled(by_path, f"image:{seed}")[0]] if by_path else None
+    by_key = {manifest.records[position].key: position for position in positions if position not in unreadable}
+    return by_key[_shuffled(by_key, f"image:{seed}")[0]] if by_key else None
 
 
 def _check_enough(manifest: Manifest, name: str, patients: int, shots: int) -> None:

@@ -1,60 +1,22 @@
-"""The images of one split: read by worker processes as they are needed, or all at once into one uint8 tensor."""
+"""The images of one split: read by worker processes as they are needed, or all at once into one tensor."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from domainvl.data.decoder import Decoder, decoded
 from domainvl.data.labels import Label, LabelPolicy
 from domainvl.data.manifest import Manifest
-from domainvl.data.preset import Preset
 from domainvl.data.rejects import Reject, Rejects, UnreadableImage
 
-Reader = Callable[[Path], Image.Image | Tensor]
-"""File to picture; raises UnreadableImage. A function of a module, because worker processes get it by name."""
-
 _SILENT_SECONDS = 2.0
-
-
-class PixelMemory:
-    """Pixels of files that were read before, for a process that prepares the same images again and again.
-
-    Args:
-        gib: Most that is kept; what comes later is read from its file every time.
-    """
-
-    def __init__(self, gib: float) -> None:
-        self._left = int(gib * 2**30)
-        self._pixels: dict[tuple[Path, str, Reader], Tensor] = {}
-
-    def pixels(self, path: Path, preset: Preset, reader: Reader) -> Tensor:
-        """What `preset.pixels(reader(path))` gives, or gave."""
-        key = (path, preset.digest, reader)
-        found = self._pixels.get(key)
-        if found is None:
-            found = preset.pixels(reader(path))
-            if self._left >= found.nbytes:
-                self._left -= found.nbytes
-                self._pixels[key] = found
-        return found
-
-
-_memory: PixelMemory | None = None
-
-
-def remember(gib: float | None) -> None:
-    """Let this process keep the pixels of up to `gib` GiB of images from now on; None forgets them."""
-    global _memory
-    _memory = None if gib is None else PixelMemory(gib)
 
 
 class ImageSet(Dataset[Any]):
@@ -63,8 +25,7 @@ class ImageSet(Dataset[Any]):
     Args:
         manifest: The data set.
         positions: Positions in the manifest that make up the split.
-        preset: How pictures become pixels.
-        reader: How files become pictures.
+        decoder: How records become tensors.
         policy: How labels become targets.
         rejects: Where unreadable images are listed.
         labelled: Whether batches carry labels.
@@ -74,8 +35,7 @@ class ImageSet(Dataset[Any]):
         self,
         manifest: Manifest,
         positions: Sequence[int],
-        preset: Preset,
-        reader: Reader,
+        decoder: Decoder,
         policy: LabelPolicy,
         rejects: Rejects,
         labelled: bool = True,
@@ -83,8 +43,7 @@ class ImageSet(Dataset[Any]):
         self.root = manifest.root
         self.positions = list(positions)
         self.records = [manifest.records[position] for position in self.positions]
-        self.preset = preset
-        self.reader = reader
+        self.decoder = decoder
         self.rejects = rejects
         self.pixels: Tensor | None = None
         self.label: Tensor | None = None
@@ -101,18 +60,15 @@ class ImageSet(Dataset[Any]):
         return len(self.positions)
 
     def __getitem__(self, item: int) -> tuple[int, Tensor | str]:
-        """Place in this split, and pixels `[3, S, S]` or the reason why there are none."""
+        """Place in this split, and what the decoder gives, or the reason why there are none."""
         if self.pixels is not None:
             return item, self.pixels[item]
         return item, self.read(item)
 
     def read(self, item: int) -> Tensor | str:
-        """Pixels from the file, or the reason why there are none."""
-        path = self.root / self.records[item].path
+        """What the decoder makes of the record, or the reason why it cannot."""
         try:
-            if _memory is not None:
-                return _memory.pixels(path, self.preset, self.reader)
-            return self.preset.pixels(self.reader(path))
+            return decoded(self.decoder, self.records[item], self.root)
         except UnreadableImage as error:
             return str(error)
         except FileNotFoundError:
@@ -124,10 +80,9 @@ class ImageSet(Dataset[Any]):
         """One batch of the images that could be read; the others are under `rejected`."""
         good = [(item, pixels) for item, pixels in items if isinstance(pixels, Tensor)]
         chosen = [item for item, _ in good]
-        size = self.preset.size
         images = [pixels for _, pixels in good]
         batch: dict[str, Any] = {
-            "image": torch.stack(images) if images else torch.empty(0, 3, size, size, dtype=torch.uint8),
+            "image": torch.stack(images) if images else self._empty(0),
             "index": torch.tensor([self.positions[item] for item in chosen]).long(),
             "id": [self.records[item].id for item in chosen],
             "patient": [self.records[item].patient for item in chosen],
@@ -142,19 +97,18 @@ class ImageSet(Dataset[Any]):
     def reject(self, item: int, reason: str) -> Reject:
         """The entry of the list of rejects."""
         record = self.records[item]
-        return Reject(record.row, record.path, reason)
+        return Reject(record.row, record.key, reason)
 
     def bytes(self) -> int:
         """Memory that `preload` would take."""
-        return len(self) * 3 * self.preset.size**2
+        return len(self) * self.decoder.bytes()
 
     def preload(self, workers: int, title: str) -> list[int]:
         """Read everything now and keep it; positions of the images that cannot be read, which are left out.
 
         Threads, not processes: decoding and resizing release the interpreter, and nothing has to be copied.
         """
-        size = self.preset.size
-        pixels = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
+        pixels = self._empty(len(self))
         good: list[int] = []
         bad: list[int] = []
 
@@ -188,6 +142,9 @@ class ImageSet(Dataset[Any]):
         self.label = None if self.label is None else self.label[list(items)]
         self.valid = None if self.valid is None else self.valid[list(items)]
 
+    def _empty(self, rows: int) -> Tensor:
+        return torch.empty(rows, *self.decoder.shape, dtype=self.decoder.dtype)
+
 
 class ImageLoader(DataLoader[dict[str, Any]]):
     """A loader that lists what its workers could not read and never hands out an empty batch."""
@@ -202,11 +159,6 @@ class ImageLoader(DataLoader[dict[str, Any]]):
                 rejects.flush()
             if len(batch["index"]):
                 yield batch
-
-
-def processors() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shown(steps: Iterator[str | None], total: int, title: str) -> Iterator[str | None]:

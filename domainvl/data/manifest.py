@@ -52,6 +52,7 @@ class Record:
         report: Report file, relative to `Manifest.reports`.
         findings: Findings section of the report.
         impression: Impression section of the report.
+        part: Which part of the file, as its decoder counts (a window's left, top, width, height); empty for all of it.
     """
 
     id: str
@@ -65,6 +66,12 @@ class Record:
     report: str = field(default="", repr=False)
     findings: str = field(default="", repr=False)
     impression: str = field(default="", repr=False)
+    part: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Which image it is: the file, and which part of it."""
+        return f"{self.path}#{','.join(map(str, self.part))}" if self.part else self.path
 
 
 @dataclass(frozen=True)
@@ -144,7 +151,7 @@ class Manifest:
         first: dict[str, Record] = {}
         rejected = list(self.rejected)
         for record in self.records:
-            known = first.setdefault(record.path, record)
+            known = first.setdefault(record.key, record)
             if known is record:
                 continue
             same = replace(record, row=known.row, id=known.id) == known
@@ -153,7 +160,7 @@ class Manifest:
                     f"{self.name}: rows {known.row} and {record.row} describe the same image and differ in "
                     "patient, split, label or report; keep the right one"
                 )
-            rejected.append(Reject(record.row, record.path, f"repeats row {known.row}"))
+            rejected.append(Reject(record.row, record.key, f"repeats row {known.row}"))
         if len(first) == len(self.records):
             return self
         return replace(self, records=tuple(first.values()), rejected=tuple(rejected))

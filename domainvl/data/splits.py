@@ -4,9 +4,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from domainvl.data.manifest import SPLITS, Manifest, Record, Split
+
+
+@dataclass(frozen=True)
+class SplitRule:
+    """How patients are split where a data set has no split of its own.
+
+    Attributes:
+        seed: Seed of the split. Apart from the run's, so that several seeds are compared on the same test patients.
+        fractions: Shares of train, validate and test patients.
+    """
+
+    seed: int = 0
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+
+    def __post_init__(self) -> None:
+        if len(self.fractions) != 3 or min(self.fractions) < 0 or abs(sum(self.fractions) - 1) > 1e-6:
+            raise ValueError(
+                f"SplitRule: fractions is {tuple(self.fractions)}; give three shares for train, validate and test "
+                "that add up to 1"
+            )
 
 
 def uniform(key: str, value: str) -> float:
@@ -22,16 +42,7 @@ def patient_split(patient: str, fractions: Sequence[float], seed: int) -> Split:
     return "train" if place < train else "validate" if place < train + validate else "test"
 
 
-def check_fractions(fractions: Sequence[float], owner: str) -> None:
-    """Raise unless there are three shares that add up to one."""
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(
-            f"{owner}: split_fractions is {tuple(fractions)}; give three shares for train, validate and test "
-            "that add up to 1"
-        )
-
-
-def assigned(manifest: Manifest, fractions: Sequence[float], seed: int) -> Manifest:
+def assigned(manifest: Manifest, rule: SplitRule) -> Manifest:
     """Every record with a split: the data set's own, or a patient split where it has none."""
     without = sum(record.split is None for record in manifest.records)
     if without and without < len(manifest.records):
@@ -41,10 +52,12 @@ def assigned(manifest: Manifest, fractions: Sequence[float], seed: int) -> Manif
             "fill the split column in, or name no split column to have patients split for you"
         )
     if without:
-        records = (replace(one, split=patient_split(one.patient, fractions, seed)) for one in manifest.records)
+        records = (
+            replace(one, split=patient_split(one.patient, rule.fractions, rule.seed)) for one in manifest.records
+        )
         return replace(manifest, records=tuple(records))
     if manifest.carve and all(record.split != "validate" for record in manifest.records):
-        key = f"carve:{seed}"
+        key = f"carve:{rule.seed}"
         records = (
             replace(one, split="validate")
             if one.split == "train" and uniform(key, one.patient) < manifest.carve
@@ -75,6 +88,6 @@ def check_disjoint(manifest: Manifest) -> None:
 def split_hash(records: Iterable[Record]) -> str:
     """Twelve hex digits over which image is in which split; the order of rows does not matter."""
     digest = hashlib.sha256()
-    for line in sorted(f"{record.split}\t{record.path}\n" for record in records):
+    for line in sorted(f"{record.split}\t{record.key}\n" for record in records):
         digest.update(line.encode())
     return digest.hexdigest()[:12]

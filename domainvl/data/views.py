@@ -35,7 +35,7 @@ def augmented(batch: Mapping[str, Any], augment: Augment | None, seed: int, epoc
     view = epoch % count
     images = batch["image"]
     if augment is not None:
-        images = augment(images, torch.stack([_draw(seed, index, view) for index in batch["index"].tolist()]))
+        images = augment(images, torch.stack([_draw(augment, seed, index, view) for index in batch["index"].tolist()]))
     return {**batch, "image": images, "view": torch.full_like(batch["index"], view)}
 
 
@@ -63,12 +63,12 @@ class Pictures:
         if count is None or images.pixels is None:
             return None
         order = np.argsort(images.positions)
-        changes = None if augment is None else asdict(augment)
-        settings = {"seed": seed, "preset": images.preset.digest, "augment": changes}
+        changes = None if augment is None else [type(augment).__name__, asdict(augment)]
+        settings = {"seed": seed, "decoder": images.decoder.digest, "augment": changes}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
         for item in order:
             digest.update(f"{images.positions[item]}\n".encode())
-            digest.update(images.pixels[item].contiguous().numpy().data)
+            digest.update(images.pixels[item].contiguous().view(torch.uint8).numpy().data)
         return cls(digest.hexdigest(), count, np.asarray(images.positions)[order])
 
     @property
@@ -86,6 +86,6 @@ def _count(augment: Augment | None) -> int | None:
     return 1 if augment is None else augment.views
 
 
-def _draw(seed: int, index: int, view: int) -> Tensor:
+def _draw(augment: Augment, seed: int, index: int, view: int) -> Tensor:
     state = np.random.SeedSequence((seed, index, view)).generate_state(1, np.uint64)[0]
-    return torch.rand(Augment.NUMBERS, generator=torch.Generator().manual_seed(int(state >> np.uint64(1))))
+    return torch.rand(augment.NUMBERS, generator=torch.Generator().manual_seed(int(state >> np.uint64(1))))

@@ -23,8 +23,8 @@ data:
   init_args:
     root: {root}
     shots: 2
-    split_fractions: [0.5, 0.2, 0.3]
-    batch_size: 8
+    split: {{fractions: [0.5, 0.2, 0.3]}}
+    loading: {{batch_size: 8}}
 """
 COLUMNS = """\
     table: studies.csv

@@ -23,7 +23,7 @@ from domainvl.benchmark.plan import plan
 from domainvl.cli import main
 from domainvl.commands import parser as parsing
 from domainvl.commands.quiet import quieten
-from domainvl.data.images import remember
+from domainvl.data.decoder import remember
 from domainvl.data.labels import Label, LabelPolicy
 from domainvl.data.manifest import Manifest, Record
 from domainvl.errors import CommandError
@@ -84,10 +84,11 @@ def test_a_word_stands_for_a_recipe(word, label, adapter):
 
 
 def test_settings_of_the_benchmarked_recipe_outlive_the_adapter(tmp_path):
-    own = f"base: {RECIPES / 'cxr.yaml'}\ntrainer: {{max_epochs: 3}}\ndata: {{init_args: {{batch_size: 5}}}}\n"
+    own = f"base: {RECIPES / 'cxr.yaml'}\ntrainer: {{max_epochs: 3}}\n"
+    own += "data: {init_args: {loading: {batch_size: 5}}}\n"
     (tmp_path / "mine.yaml").write_text(own)
     found = dataset(tmp_path / "mine.yaml", ["CoOp"]).variants["CoOp"]
-    assert (found["trainer"]["max_epochs"], found["data"]["init_args"]["batch_size"]) == (3, 5)
+    assert (found["trainer"]["max_epochs"], found["data"]["init_args"]["loading"]["batch_size"]) == (3, 5)
     assert adapter_of(found) == "CoOp"
 
 
@@ -217,8 +218,8 @@ def test_an_adapter_that_knows_its_classes_alone_has_no_novel_number(cells):
 
 
 def test_other_data_sets_are_tested_on(cells, work):
-    text = (work / "single.yaml").read_text()
-    (work / "other.yaml").write_text(text + "    classes: [mass, nodule]\n    split_seed: 5\n")
+    text = (work / "single.yaml").read_text().replace("split: {", "split: {seed: 5, ")
+    (work / "other.yaml").write_text(text + "    classes: [mass, nodule]\n")
     bench = Bench()
     zero, trained = (bench.run(c) for c in cells("cross-dataset", "single.yaml", ["MMRL"], ["other.yaml"]))
     assert list(trained["parts"]) == ["source", "other"]
@@ -226,7 +227,7 @@ def test_other_data_sets_are_tested_on(cells, work):
     assert (trained["parts"]["source"]["novel"], trained["parts"]["other"]["novel"]) == (False, True)
     values = [{k: v["value"] for k, v in cell["parts"]["other"]["zero_shot"].items()} for cell in (zero, trained)]
     assert values[0] == values[1]
-    (work / "shifted.yaml").write_text(text + "    split_seed: 5\n")
+    (work / "shifted.yaml").write_text(text)
     shifted = bench.run(cells("domain-generalisation", "single.yaml", ["LinearProbe"], ["shifted.yaml"])[-1])
     assert shifted["parts"]["shifted"]["novel"] is False
     assert shifted["parts"]["shifted"]["split"] != shifted["parts"]["source"]["split"]

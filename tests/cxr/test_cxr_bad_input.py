@@ -9,6 +9,7 @@ from PIL import Image
 
 from data_modules import ChestXrays
 from domainvl.data import LabelPolicy, TooManyRejects
+from domainvl.data.loading import Loading
 from domainvl.data.preset import Preset
 
 COLUMNS = ("image", "patient", "split", "view", "Edema", "Mass", "age", "report")
@@ -44,7 +45,7 @@ def write(root, rows, columns=COLUMNS):
 
 
 def data(root, **arguments):
-    return ChestXrays(str(root), **{"preset": PRESET, "workers": 2, "reject_share": 0.05, **arguments})
+    return ChestXrays(str(root), **{"preset": PRESET, "loading": Loading(workers=2, reject_share=0.05), **arguments})
 
 
 def loaded(root, stage="test", **arguments):
@@ -145,7 +146,7 @@ def test_an_unreadable_file_is_rejected_with_its_reason(study, spoil, reason):
 def test_above_the_share_the_run_stops(study, spoil, reason):
     spoil(study / "images" / "3.png")
     with pytest.raises(TooManyRejects, match=rf"1 of 40 rows .*row 5: .*{reason}.*rejects\.csv"):
-        loaded(study, reject_share=0.02)
+        loaded(study, loading=Loading(reject_share=0.02))
 
 
 @pytest.mark.parametrize(

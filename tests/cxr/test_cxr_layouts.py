@@ -9,6 +9,7 @@ from data_modules import ChestXray14, ChestXrays, CheXpert, CheXpertPlus, MimicC
 from data_modules.readers.reports import split_report
 from domainvl import samples
 from domainvl.data import Label
+from domainvl.data.loading import Loading
 from domainvl.data.preset import Preset
 
 P, N, U, B = Label.POSITIVE, Label.NEGATIVE, Label.UNCERTAIN, Label.BLANK
@@ -43,7 +44,7 @@ SETS = [
     ("write", "layout", "images", "splits", "patients"), [row[1:] for row in SETS], ids=[row[0] for row in SETS]
 )
 def test_layout_loads_unchanged(tmp_path, write, layout, images, splits, patients):
-    data = ChestXrays(str(write(tmp_path)), layout=layout, preset=PRESET, workers=2)
+    data = ChestXrays(str(write(tmp_path)), layout=layout, preset=PRESET, loading=Loading(workers=2))
     manifest = data.manifest
     assert len(manifest.records) == images
     assert len({record.patient for record in manifest.records}) == patients
@@ -126,7 +127,7 @@ def test_nih_unknown_finding_and_unlisted_image_are_rejected(tmp_path):
     root = layouts.nih(tmp_path)
     path = root / "Data_Entry_2017_v2020.csv"
     path.write_text(path.read_text().replace("Mass", "Masss", 1) + "00000099_000.png,Mass,0,99,5,M,PA,1,1,1,1\n")
-    data = ChestXrays(str(root), layout=ChestXray14(), reject_share=0.1)
+    data = ChestXrays(str(root), layout=ChestXray14(), loading=Loading(reject_share=0.1))
     assert len(data.manifest.records) == 79
     assert [one.reason for one in data.rejects] == [
         "Finding Labels: 'Masss' is none of the 14 findings",
@@ -166,7 +167,7 @@ def test_views_are_chosen_by_name_or_group(tmp_path):
 
 
 def test_the_licence_is_told_once(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("domainvl.data.module._LICENCES_SHOWN", set())
+    monkeypatch.setattr("domainvl.data.preparing._LICENCES_SHOWN", set())
     root = str(layouts.chexpert(tmp_path))
     for _ in range(2):
         _ = ChestXrays(root, layout=CheXpert()).manifest

@@ -1,6 +1,7 @@
 """The base class through a toy data set of real files, with and without a Trainer."""
 
 import csv
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,21 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from PIL import Image
 
-from domainvl.data import Augment, Label, Manifest, PromptSet, Record, Rejects, TooManyRejects, UnreadableImage
+from domainvl.data import (
+    Augment,
+    Decoder,
+    Label,
+    Loading,
+    Manifest,
+    PictureDecoder,
+    PromptSet,
+    Record,
+    Rejects,
+    SplitRule,
+    TooManyRejects,
+    UnreadableImage,
+)
+from domainvl.data.decoder import PixelMemory
 from domainvl.data.module import DataModule
 from domainvl.data.paths import existing_root, inside
 from domainvl.data.preset import Preset
@@ -16,6 +31,7 @@ from domainvl.data.rejects import Reject
 
 P, N, B = Label.POSITIVE, Label.NEGATIVE, Label.BLANK
 PRESET = Preset("toy", 16)
+LOADING = {field.name for field in fields(Loading)}
 
 
 def read(path: Path) -> Image.Image:
@@ -26,12 +42,13 @@ def read(path: Path) -> Image.Image:
 
 class Toy(DataModule):
     def __init__(self, root, broken=(), multilabel=True, missing=(), **arguments):
-        super().__init__(**{"preset": PRESET, "workers": 2, **arguments})
+        loading = Loading(**{name: arguments.pop(name) for name in LOADING if name in arguments})
+        super().__init__(**{"preset": PRESET, "loading": loading, **arguments})
         self.root, self.broken, self.kind, self.missing = root, broken, multilabel, missing
 
     @property
-    def reader(self):
-        return read
+    def decoder(self):
+        return PictureDecoder(self.preset, read)
 
     def default_prompts(self, multilabel):
         return PromptSet(["a {}"], ["no {}"])
@@ -121,7 +138,7 @@ def test_shots_are_filled_up_past_unreadable_images(tmp_path):
     plain = Toy(tmp_path, shots=2)
     plain.setup("fit")
     first = plain.hashes()["shots"]
-    chosen = plain._drawn
+    chosen = plain._sets["train"].positions
     data = Toy(tmp_path, shots=2, broken=chosen[:2], reject_share=0.05)
     data.setup("fit")
     assert len(seen(data.train_dataloader())) == len(chosen)
@@ -179,16 +196,110 @@ def test_an_adapter_of_another_kind_is_refused(tmp_path):
     ("arguments", "message"),
     [
         ({"shots": 0}, "shots is 0"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"workers": -1}, "workers is -1"),
-        ({"split_fractions": (0.5, 0.2, 0.2)}, "add up to 1"),
-        ({"reject_share": 2}, "share is 2"),
         ({"labels": "chexprt"}, "did you mean 'chexpert'"),
     ],
 )
 def test_arguments_are_checked(tmp_path, arguments, message):
     with pytest.raises(ValueError, match=message):
         Toy(tmp_path, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: Loading(batch_size=0), "batch_size is 0"),
+        (lambda: Loading(eval_batch_size=0), "eval_batch_size is 0"),
+        (lambda: Loading(workers=-1), "workers is -1"),
+        (lambda: Loading(memory=-1), "memory is -1"),
+        (lambda: Loading(reject_share=2), "reject_share is 2"),
+        (lambda: SplitRule(fractions=(0.5, 0.2, 0.2)), "add up to 1"),
+        (lambda: SplitRule(fractions=(1.5, -0.5, 0.0)), "add up to 1"),
+    ],
+)
+def test_groups_of_arguments_are_checked(made, message):
+    with pytest.raises(ValueError, match=message):
+        made()
+
+
+class Windows(Decoder):
+    """Not a picture: two channels of a window of a file of numbers, in half precision."""
+
+    shape = (2, 3, 4, 5)
+    dtype = torch.float16
+    digest = "windows"
+
+    def __init__(self, wrong=False):
+        self.wrong = wrong
+
+    def read(self, record, root):
+        if record.part == (7,):
+            raise UnreadableImage("there is no window 7")
+        first = float((root / record.path).read_text())
+        return torch.full((1,) if self.wrong else self.shape, first + record.part[0], dtype=self.dtype)
+
+    def finish(self, batch):
+        return batch.float() / 2
+
+
+class Scenes(Toy):
+    augmentable = False
+    wrong = False
+
+    @property
+    def decoder(self):
+        return Windows(self.wrong)
+
+    def read_manifest(self):
+        (self.root / "scene.txt").write_text("10")
+        records = [
+            Record(f"w{n}", "scene.txt", f"p{n}", ((P, N), (N, P))[n % 2], "train" if n < 10 else "test", part=(n,))
+            for n in range(20)
+        ]
+        return Manifest("scenes", self.root, tuple(records), ("a", "b"), False)
+
+
+@pytest.mark.parametrize("memory", [0.0, 2.0])
+@pytest.mark.parametrize("shots", [None, 2])
+def test_what_is_read_need_not_be_a_picture(tmp_path, memory, shots):
+    data, task = Scenes(tmp_path, memory=memory, batch_size=4, shots=shots, reject_share=0.1, preset=None), Watcher()
+    trainer(tmp_path, epochs=1).fit(task, data)
+    for image in task.images:
+        assert (image.shape[1:], image.dtype) == ((2, 3, 4, 5), torch.float32)
+    values = torch.cat(task.images)[:, 0, 0, 0, 0]
+    assert values.tolist() == [(10 + n) / 2 for n in task.orders[0]]
+    assert 7 not in task.orders[0]
+    assert data._sets["train"].bytes() == len(data._sets["train"]) * 2 * 3 * 4 * 5 * 2
+    trainer(tmp_path).test(task, data, verbose=False)
+    assert task.tested == list(range(10, 20))
+    if memory:
+        assert data.pictures().index.tolist() == sorted(data._sets["train"].positions)
+
+
+def test_a_decoder_that_breaks_its_promise_is_named(tmp_path):
+    data = Scenes(tmp_path, preset=None)
+    data.wrong = True
+    with pytest.raises(
+        TypeError, match=r"Windows\.read gave torch\.float16 \(1,\), its shape and dtype promise .*2, 3"
+    ):
+        data.setup("test")
+
+
+def test_what_cannot_be_augmented_refuses_it(tmp_path):
+    with pytest.raises(ValueError, match="Scenes: augment changes 2D pictures"):
+        Scenes(tmp_path, augment=Augment())
+
+
+def test_pixel_memory_tells_parts_and_decoders_apart(tmp_path):
+    (tmp_path / "scene.txt").write_text("10")
+    memory, windows = PixelMemory(1.0), Windows()
+    one, two = (Record(f"w{n}", "scene.txt", "p", part=(n,)) for n in (1, 2))
+    assert [memory.read(windows, record, tmp_path).max().item() for record in (one, two)] == [11, 12]
+    (tmp_path / "scene.txt").write_text("20")
+    assert [memory.read(windows, record, tmp_path).max().item() for record in (one, two)] == [11, 12]
+    other = Windows()
+    other.digest = "other"
+    assert memory.read(other, one, tmp_path).max().item() == 21
+    assert PixelMemory(0.0).read(windows, one, tmp_path).max().item() == 21
 
 
 def test_without_a_preset_it_says_where_one_comes_from(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from domainvl.data import Label, Manifest, Record
-from domainvl.data.splits import assigned, check_disjoint, patient_split, split_hash
+from domainvl.data.splits import SplitRule, assigned, check_disjoint, patient_split, split_hash
 
 FRACTIONS = (0.7, 0.1, 0.2)
 
@@ -29,15 +29,15 @@ def test_patient_split_is_recorded():
 
 
 def test_images_of_a_patient_stay_together():
-    split = assigned(manifest(*[(f"p{n % 30}", None) for n in range(300)]), FRACTIONS, 3)
+    split = assigned(manifest(*[(f"p{n % 30}", None) for n in range(300)]), SplitRule(3, FRACTIONS))
     check_disjoint(split)
     assert set(split.counts()) == {"train", "validate", "test"}
 
 
 def test_validation_is_carved_by_patient_only_where_asked_for():
     rows = [(f"p{n // 2}", "train") for n in range(400)] + [("t", "test")]
-    assert assigned(manifest(*rows), FRACTIONS, 0).counts() == {"train": 400, "test": 1}
-    carved = assigned(manifest(*rows, carve=0.1), FRACTIONS, 0)
+    assert assigned(manifest(*rows), SplitRule(0, FRACTIONS)).counts() == {"train": 400, "test": 1}
+    carved = assigned(manifest(*rows, carve=0.1), SplitRule(0, FRACTIONS))
     check_disjoint(carved)
     assert 20 <= carved.counts()["validate"] <= 60
     assert carved.counts()["test"] == 1
@@ -52,7 +52,7 @@ def test_a_patient_in_two_splits_stops_naming_three():
 
 def test_a_half_filled_split_column_is_an_error():
     with pytest.raises(ValueError, match="1 of 2 rows name no split"):
-        assigned(manifest(("a", "train"), ("b", None)), FRACTIONS, 0)
+        assigned(manifest(("a", "train"), ("b", None)), SplitRule(0, FRACTIONS))
 
 
 def test_split_hash_depends_on_the_split_alone():

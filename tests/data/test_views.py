@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from domainvl.data.augment import Augment
+from domainvl.data.decoder import PictureDecoder
 from domainvl.data.preset import Preset
 from domainvl.data.store import Store, make_room, row_bytes
 from domainvl.data.views import Pictures, augmented
@@ -26,7 +27,9 @@ def image_set(positions=(5, 3, 9), pixels=True, preset=None):
     draw = torch.Generator().manual_seed(0)
     tensor = torch.randint(0, 256, (len(positions), 3, 8, 8), dtype=torch.uint8, generator=draw)
     return SimpleNamespace(
-        positions=list(positions), pixels=tensor if pixels else None, preset=preset or Preset(name="toy", size=8)
+        positions=list(positions),
+        pixels=tensor if pixels else None,
+        decoder=PictureDecoder(preset or Preset(name="toy", size=8), str),
     )
 
 
