@@ -14,6 +14,10 @@ from domainvl.adapters.mmrlpp import MMRLpp
 from domainvl.adapters.probe import LinearProbe
 from domainvl.adapters.promptsrc import PromptSRC
 from domainvl.adapters.sgva import SgVA
+from domainvl.adapters.side_tuning import SideTuning
+from domainvl.adapters.slice_attention import SliceAttention
+from domainvl.adapters.slice_transformer import SliceTransformer
+from domainvl.adapters.st_adapter import STAdapter
 from domainvl.adapters.tip_adapter import TipAdapter
 from domainvl.adapters.vpt import VPT
 
@@ -32,6 +36,10 @@ __all__ = [
     "MMRLpp",
     "MaPLe",
     "PromptSRC",
+    "STAdapter",
     "SgVA",
+    "SideTuning",
+    "SliceAttention",
+    "SliceTransformer",
     "TipAdapter",
 ]

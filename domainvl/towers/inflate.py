@@ -158,6 +158,11 @@ class Inflated(Tower):
         """The 2-D tower's own pooling."""
         return self.tower.pool(state)
 
+    @property
+    def pooled_width(self) -> int:
+        """See `Tower.pooled_width`."""
+        return self.tower.pooled_width
+
     def project(self, pooled: Tensor) -> Tensor:
         """The 2-D tower's own projection."""
         return self.tower.project(pooled)

@@ -88,6 +88,11 @@ class Slices(Tower):
         """The mean over slices."""
         return self.per_slice(state).mean(dim=1)
 
+    @property
+    def pooled_width(self) -> int:
+        """See `Tower.pooled_width`."""
+        return self.tower.pooled_width
+
     def project(self, pooled: Tensor) -> Tensor:
         """The 2-D tower's own projection."""
         return self.tower.project(pooled)
