@@ -10,6 +10,7 @@ from torch import nn
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.data.preset import Preset
 from domainvl.features import TextInputs
+from domainvl.towers import Inflated, Slices
 from domainvl.towers.hf_clip import HFClipImage, HFClipText
 
 WORDS, PAD, START, END = 60, 60, 61, 62
@@ -113,6 +114,31 @@ def timm_and_bert(name="vit", image="test_vit"):
     )
 
 
+class OfPictures:
+    """Volumes for tests that know pictures `[B, 3, H, W]`: their colours are three slices."""
+
+    def embed(self, inputs, words=None):
+        return super().embed(inputs[:, None], words)
+
+
+class InflatedPictures(OfPictures, Inflated):
+    pass
+
+
+class SlicedPictures(OfPictures, Slices):
+    pass
+
+
+def inflated():
+    planar = openclip()
+    return Toy(planar.model, InflatedPictures(planar.image, (3, SIZE, SIZE), 1), planar.text)
+
+
+def slices():
+    planar = hf_clip()
+    return Toy(planar.model, SlicedPictures(planar.image), planar.text)
+
+
 def cnn():
     return timm_and_bert("cnn", "test_resnet")
 
@@ -122,6 +148,8 @@ TOYS = {
     "hf_siglip": hf_siglip,
     "openclip": openclip,
     "timm_and_bert": timm_and_bert,
+    "inflated": inflated,
+    "slices": slices,
 }
 
 
