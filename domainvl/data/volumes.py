@@ -1,6 +1,6 @@
 """Prepared volumes on disk: made once, mapped by every worker, rank and run.
 
-    <cache>/volumes/<preset>/<key>.npy    int16 [D, H, W], a plain numpy file
+    <cache>/volumes/<plan>/<key>.npy    int16 [D, H, W], a plain numpy file
                              <key>.json   shape, affine, facts, hash of the voxels; or why there are none
                              <key>.lock   while somebody prepares it
 
@@ -32,7 +32,7 @@ from torch import Tensor
 from domainvl.data.progress import shown
 from domainvl.data.rejects import UnreadableImage
 from domainvl.data.volume import Matrix, Volume
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volume_plan import VolumePlan
 
 _VERSION = 1
 _HOUR = 3600.0
@@ -126,24 +126,32 @@ def key_of(files: Iterable[Path], *more: str) -> str:
 
 
 class VolumeStore:
-    """The prepared volumes of one preset.
+    """The prepared volumes of one plan.
 
     Args:
-        root: Folder of all presets' volumes.
-        preset: How volumes are prepared.
-        budget: GiB that all presets' volumes may take together; what was not used for longest goes first.
+        root: Folder of all plans' volumes.
+        plan: How volumes are prepared.
+        budget: GiB that all plans' volumes may take together; what was not used for longest goes first.
     """
 
-    def __init__(self, root: Path, preset: VolumePreset, budget: float = 100.0) -> None:
+    def __init__(self, root: Path, plan: VolumePlan, budget: float = 100.0) -> None:
         if budget <= 0:
             raise ValueError(f"VolumeStore: budget is {budget} GiB; it must be positive")
         self.root = root
-        self.preset = preset
-        self.folder = root / preset.stored
+        self.plan = plan
+        self.folder = root / plan.digest
         self.budget = budget
         self._lock = Lock()
         self._used = 0
         self._total = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Worker processes get the place and the plan; a lock cannot be sent."""
+        return {"root": self.root, "plan": self.plan, "budget": self.budget}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See `__getstate__`."""
+        self.__init__(**state)  # type: ignore[misc]
 
     def find(self, key: str) -> Entry | str | None:
         """The prepared volume, the reason why there is none, or None when nobody has tried."""
@@ -220,7 +228,7 @@ class VolumeStore:
         began = time.monotonic()
         try:
             volume = job.read()
-            voxels, affine = self.preset.prepare(volume)
+            voxels, affine = self.plan.prepare(volume)
         except UnreadableImage as error:
             self._write(job.key, {"rejected": str(error)})
             return str(error)
@@ -254,7 +262,7 @@ class VolumeStore:
             "digest": entry.digest,
             "bytes": path.stat().st_size,
             "facts": entry.facts,
-            "preset": self.preset.name,
+            "plan": self.plan.digest,
             "seconds": round(time.monotonic() - began, 2),
         }
         self._write(job.key, found)
@@ -267,14 +275,14 @@ class VolumeStore:
 
     def _foresee(self, count: int) -> None:
         """Where the size is known before, a set that cannot fit is refused before anything is read."""
-        if self.preset.size is not None:
-            self._check(self._used + count * int(np.prod(self.preset.size)) * 2)
+        if self.plan.size is not None:
+            self._check(self._used + count * int(np.prod(self.plan.size)) * 2)
 
     def _check(self, needed: int) -> None:
         if needed > self.budget * 2**30:
             raise StoreFull(
                 f"VolumeStore: the volumes of this set take at least {needed / 2**30:.1f} GiB, the budget is "
-                f"{self.budget:g}; raise `budget`, or choose a preset with a coarser spacing or a smaller size"
+                f"{self.budget:g}; raise `budget`, or choose a coarser spacing or a tighter crop"
             )
 
     def _count(self, size: int, keep: set[str]) -> None:

@@ -13,7 +13,7 @@ from data_modules.readers.volume import read_volume
 from domainvl.data import UnreadableImage
 from domainvl.data.resample import Taps, new_length, resampled
 from domainvl.data.volume import LPS_TO_RAS, Volume, check_affine
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volume_plan import VolumePlan
 
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RPI", "PIR", "ASL", "SRA", "IPL")
 SPACINGS = ((3.0, 2.5, 2.5), (5.0, 4.0, 4.0), (6.5, 7.0, 5.3))
@@ -34,7 +34,7 @@ def test_preparing_agrees_with_simpleitk_and_monai(tmp_path, sources, code, obli
     path = save(tmp_path / "scan.nii.gz", sources[oblique].oriented(code))
     volume = read_volume(path)
     assert volume.orientation == code
-    voxels, placed = VolumePreset("test", spacing, clip=(-2000, 3071)).prepare(volume)
+    voxels, placed = VolumePlan(spacing, clip=(-2000, 3071)).prepare(volume)
 
     # The untouched file, sampled by ITK at the places that the affine claims: turning, grid and affine in one.
     theirs = itk_at(sitk.ReadImage(str(path), sitk.sitkFloat32), voxels.shape, placed)
@@ -113,8 +113,8 @@ def test_a_cut_keeps_every_voxel_in_its_place(sources):
 @pytest.mark.parametrize("crop", ["body", "lungs"])
 def test_cropping_before_resampling_moves_no_voxel(sources, crop, size):
     volume = sources[True].oriented("LPS")
-    whole, placed = VolumePreset("whole", (3.0, 2.5, 2.5)).prepare(volume)
-    part, moved = VolumePreset("part", (3.0, 2.5, 2.5), size, crop=crop).prepare(volume)
+    whole, placed = VolumePlan((3.0, 2.5, 2.5)).prepare(volume)
+    part, moved = VolumePlan((3.0, 2.5, 2.5), size, crop=crop).prepare(volume)
     first = np.rint(np.linalg.solve(placed, moved[:, 3])).astype(int)[2::-1]
     assert np.allclose(placed @ [*first[::-1], 1], moved[:, 3]), "both are one grid"
     padded = np.pad(whole, 100, constant_values=-1024)
@@ -128,7 +128,7 @@ def test_cropping_before_resampling_moves_no_voxel(sources, crop, size):
 
 
 def test_no_lung_is_cut_away(sources):
-    preset = VolumePreset("lungs", (5.0, 4.0, 4.0), crop="lungs", margin=0.0)
+    preset = VolumePlan((5.0, 4.0, 4.0), crop="lungs", margin=0.0)
     voxels, _ = preset.prepare(sources[False])
     whole = sources[False].voxels
     lung = [np.count_nonzero((part < -700) & (part > -980)) for part in (voxels, whole)]
