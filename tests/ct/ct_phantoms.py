@@ -65,9 +65,9 @@ def save(path: Path, volume: Volume) -> Path:
     return path
 
 
-def chest(path: Path, seed=0, code="RAS", oblique=False, **shape) -> Path:
+def chest(path: Path, seed=0, code="RAS", oblique=False, shape=(48, 56, 64), spacing=(5.0, 4.0, 4.0)) -> Path:
     """A chest in a file."""
-    return save(path, Volume(body(seed=seed, **shape), affine(oblique=oblique)).oriented(code))
+    return save(path, Volume(body(shape, spacing, seed), affine(spacing, oblique)).oriented(code))
 
 
 def series(folder: Path, volume: Volume, *, name="s", order=None, slopes=None, **tags) -> Path:
