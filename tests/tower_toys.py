@@ -18,6 +18,8 @@ from transformers import (
     BertModel,
     CLIPConfig,
     CLIPModel,
+    LongformerConfig,
+    LongformerModel,
     RobertaConfig,
     RobertaModel,
     SiglipConfig,
@@ -28,6 +30,7 @@ from domainvl.features import TextInputs
 from domainvl.towers import (
     HFClipImage,
     HFClipText,
+    HFLongformer,
     HFSiglipImage,
     HFSiglipText,
     HFText,
@@ -265,6 +268,28 @@ def _roberta() -> Toy:
     return Toy(HFText(model), model, reference, texts((7, 7), 7, pad=1), texts((9, 4, 6), 9, pad=1))
 
 
+def _longformer() -> Toy:
+    config = LongformerConfig(
+        vocab_size=VOCAB,
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=64,
+        attention_window=[4, 8, 4],
+        max_position_embeddings=CONTEXT + 2,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=START,
+        eos_token_id=END,
+    )
+    model = shuffled(LongformerModel(config))
+
+    def reference(inputs: TextInputs) -> Tensor:
+        return model(input_ids=inputs.ids, attention_mask=inputs.keep.long()).last_hidden_state[:, 0]
+
+    return Toy(HFLongformer(model), model, reference, texts((11, 11), 11, pad=1), texts((13, 4, 6), 13, pad=1))
+
+
 def _timm(name: str, size: int = SIZE, **options: Any) -> Toy:
     model = timm_model(name, img_size=size, **options)
     return Toy(TimmViT(model), model, model, images(size))
@@ -344,6 +369,7 @@ TOYS: dict[str, Callable[[], Toy]] = {
     "bert_mean": lambda: _bert("mean"),
     "bert_pooler": lambda: _bert("pooler"),
     "roberta": _roberta,
+    "text_longformer": _longformer,
     "timm_vit": lambda: _timm("test_vit"),
     "timm_vit_avg": lambda: _timm("test_vit", global_pool="avg"),
     "timm_vit_map": lambda: _timm("test_vit3"),

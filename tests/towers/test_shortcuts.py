@@ -26,6 +26,7 @@ CLOSED = {
     "coca_text": "padding that hides the class token from itself",
     "monai_vit": "MONAI's attention",
     "monai_vit_mean": "MONAI's attention",
+    "text_longformer": "a window",
     "slices_timm": "in chunks",
 }
 POOLED_OTHERWISE = [name for name in TOYS if toy(name).tower.embed(toy(name).inputs).readout is None]
