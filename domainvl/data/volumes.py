@@ -203,7 +203,8 @@ class VolumeStore:
                     raise
         done = [result for result in results if result is not None]
         for result in done:
-            _touch(result)
+            if isinstance(result, Entry):
+                _used(result.path)
         return done
 
     def _try(self, job: Job, keep: set[str], wait: bool) -> Entry | str | None:
@@ -321,24 +322,28 @@ def _bytes(result: Entry | str | None) -> int:
     return int(np.prod(result.shape)) * 2 if isinstance(result, Entry) else 0
 
 
-def _touch(result: Entry | str | None) -> None:
-    """Say that a volume is in use."""
-    if isinstance(result, Entry) and time.time() - result.path.stat().st_mtime > _HOUR:
-        os.utime(result.path)
+def _used(path: Path) -> None:
+    """Say that a volume is in use, for whoever needs room."""
+    if time.time() - path.stat().st_mtime > _HOUR:
+        os.utime(path)
 
 
 def _digest(voxels: NDArray[np.int16]) -> str:
     return hashlib.sha256(np.ascontiguousarray(voxels).data).hexdigest()[:24]
 
 
-_maps: OrderedDict[Path, NDArray[np.int16]] = OrderedDict()
+_maps: OrderedDict[Path, tuple[NDArray[np.int16], float]] = OrderedDict()
 
 
 def _mapped(path: Path) -> NDArray[np.int16]:
-    """The same mapping for every access of a process."""
-    found = _maps.get(path)
+    """The same mapping for every access of a process; says from time to time that the volume is in use."""
+    found, since = _maps.get(path, (None, 0.0))
+    now = time.monotonic()
     if found is None:
-        found = _maps[path] = np.load(path, mmap_mode="r", allow_pickle=False)
+        found = np.load(path, mmap_mode="r", allow_pickle=False)
+    if now - since > _HOUR or not since:
+        _maps[path] = (found, now)
+        _used(path)
         while len(_maps) > _OPEN:
             _maps.popitem(last=False)
     return found

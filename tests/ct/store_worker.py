@@ -2,7 +2,8 @@
 
     python store_worker.py FOLDER STORE LOG [SECONDS]
 
-Every volume that it reads is written into LOG. With SECONDS it stops that long in the middle of each.
+It begins when the file `go` lies beside LOG. Every volume that it reads is written into LOG. With SECONDS it stops that
+long in the middle of each.
 """
 
 import os
@@ -35,4 +36,8 @@ def jobs(folder, log=None, seconds=0.0):
 
 if __name__ == "__main__":
     folder, root, log = map(Path, sys.argv[1:4])
+    # Importing takes longer than the work, so those who are to meet wait for each other.
+    log.with_name(f"ready-{os.getpid()}").touch()
+    while not log.with_name("go").exists():
+        time.sleep(0.01)
     VolumeStore(root, PLAN).prepare(jobs(folder, log, float(sys.argv[4]) if len(sys.argv) > 4 else 0.0))
