@@ -131,7 +131,10 @@ class VolumePreset:
 CT_CLIP = VolumePreset(
     name="CT-CLIP", spacing=(0.75, 0.75, 1.5), size=(240, 480, 480), mean=(0.5,), std=(0.5,), axes="SLP"
 )
-"""As `scripts/data_inference_nii.py` of CT-CLIP prepares CT-RATE: the file's first axis is H."""
+"""As `scripts/data_inference_nii.py` of CT-CLIP prepares CT-RATE: the file's first axis is H.
+
+The authors never turn a volume. That CT-RATE's files run to the left, to the back and to the head is an assumption here
+and in `HLIP`, which only the files can settle."""
 
 HLIP = VolumePreset(
     name="HLIP",

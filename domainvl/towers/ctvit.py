@@ -10,8 +10,7 @@ normed; the convolution along depth lays tokens of shape (b h w, t) out as if th
 Our own: the bias is computed once per offset and not once per pair; the gradient goes past the codes to the token, in
 evaluation too (straight through), so that LoRA learns. Nothing can be put between tokens that lie on a grid.
 
-Volumes come as everywhere here, [B, 1, D, H, W] with W along the first axis of the file; the authors' arrays have H
-along it, so both are swapped in front of the first layer.
+Which way H and W run is the preset's business (`domainvl.data.volume_preset.CT_CLIP`).
 """
 
 from __future__ import annotations
@@ -180,12 +179,11 @@ class CTViT(Tower):
         no_words(self, words)
         depth, height, width = self.model.size
         whole = inputs.dim() == 5 and inputs.shape[1] == 1
-        if not whole or inputs.shape[2] % depth or inputs.shape[4] % height or inputs.shape[3] % width:
+        if not whole or any(n % side for n, side in zip(inputs.shape[2:], self.model.size, strict=True)):
             raise ValueError(
-                f"CTViT: expected volumes [B, 1, D, H, W] of whole patches {(depth, width, height)}, got "
-                f"{tuple(inputs.shape)}"
+                f"CTViT: expected volumes [B, 1, D, H, W] of whole patches {self.model.size}, got {tuple(inputs.shape)}"
             )
-        patches = inputs[:, 0].transpose(2, 3)
+        patches = inputs[:, 0]
         patches = patches.unflatten(1, (-1, depth)).unflatten(3, (-1, height)).unflatten(5, (-1, width))
         # B, t, depth, h, height, w, width
         patches = patches.permute(0, 1, 3, 5, 2, 4, 6)

@@ -7,7 +7,7 @@ the other way round it is copied. What an adapter inserted is averaged and copie
     blocks 2, 5, 8, 11 of 12 (from 0) see the whole scan, all others their slice
 
 Single scans (chest CT). The authors' models for several scans of a study (brain MRI, head CT) have a table for the
-order of scans on top and are refused. The blocks are timm's. Arrays are as everywhere here, [D, H, W] from the file.
+order of scans on top and are refused. The blocks are timm's.
 """
 
 from __future__ import annotations

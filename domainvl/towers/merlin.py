@@ -3,9 +3,8 @@
     stem       3 x 7 x 7 convolution, 3 x 3 x 3 maximum; the 3 x 3 convolutions of the blocks are 3 x 3 x 3
     feature    the mean over the last map, then one 1 x 1 x 1 convolution into the shared space of 512 values
 
-The network has a second head for 1,692 diagnoses, which stays loaded and unused. Volumes come as everywhere here,
-[B, 1, D, H, W] with W along the first axis of the file; the authors' arrays have H along it, so both are swapped in
-front of the first layer.
+The network has a second head for 1,692 diagnoses, which stays loaded and unused. Which way H and W
+run is the preset's business (`domainvl.data.volume_preset.MERLIN`).
 """
 
 from __future__ import annotations
@@ -103,13 +102,11 @@ class MerlinCNN(Tower):
         if inputs.dim() != 5 or inputs.shape[1] != 1:
             raise ValueError(f"MerlinCNN: expected volumes [B, 1, D, H, W], got {tuple(inputs.shape)}")
         model = self.model
-        maps = inputs.transpose(3, 4).expand(-1, _COLOURS, -1, -1, -1)
+        maps = inputs.expand(-1, _COLOURS, -1, -1, -1)
         maps = model.maxpool(model.bn1(model.conv1(maps)).relu())
         for name in _STAGES:
             stage = cast(nn.Module, getattr(model, name))
             maps = checkpoint(stage, maps, use_reentrant=False) if self._recomputes else stage(maps)
-        # Back to the order of the axes that the volume came in.
-        maps = maps.transpose(3, 4)
         return TokenState(maps.flatten(2).transpose(1, 2), grid=tuple(maps.shape[2:]))
 
     def block(self, index: int, state: TokenState) -> TokenState:
