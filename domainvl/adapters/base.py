@@ -217,5 +217,5 @@ def require_token_editing(adapter: str, *towers: Tower) -> None:
         if not tower.token_editing:
             raise TypeError(
                 f"{adapter} puts tokens between transformer blocks, which {type(tower).__name__} does not "
-                "have; use LinearProbe with this backbone, or a backbone with a ViT image tower"
+                "take; use LinearProbe with this backbone, or a backbone with a ViT image tower"
             )
