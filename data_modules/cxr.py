@@ -20,6 +20,7 @@ from domainvl.data.paths import existing_root
 from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
 from domainvl.data.splits import SplitRule
+from domainvl.data.texts import TextViews
 
 NORMAL = frozenset({"no finding", "normal"})
 _FRONTAL = frozenset({"pa", "ap", "frontal", "ap_horizontal", "ap axial", "ap lldy", "ap rldy", "pa lldy", "pa rldy"})
@@ -46,6 +47,8 @@ class ChestXrays(DataModule):
         report_column: Reports.
         findings_column: Findings sections.
         impression_column: Impression sections.
+        text_columns: Further texts.
+        boxes_table: Boxes with phrases.
         views: Projections to use, as the data set spells them, or `frontal` and `lateral`; all when None.
         classes: Classes to use, in this order; all but "No Finding" when None (its opposite is no finding, so it makes
             a poor prompt; name it to have it).
@@ -57,6 +60,7 @@ class ChestXrays(DataModule):
         augment: Random changes to training images.
         split: How patients are split.
         loading: How batches are made.
+        texts: Texts that go with the images.
         predict_folder: Folder with images to predict.
     """
 
@@ -79,6 +83,8 @@ class ChestXrays(DataModule):
         report_column: str | None = None,
         findings_column: str | None = None,
         impression_column: str | None = None,
+        text_columns: Sequence[str] | None = None,
+        boxes_table: str | None = None,
         views: Sequence[str] | None = None,
         classes: Sequence[str] | None = None,
         prompts: PromptSet | None = None,
@@ -89,6 +95,7 @@ class ChestXrays(DataModule):
         augment: Augment | None = None,
         split: SplitRule = SplitRule(),
         loading: Loading = Loading(),
+        texts: TextViews | None = None,
         predict_folder: str | None = None,
     ) -> None:
         super().__init__(
@@ -101,6 +108,7 @@ class ChestXrays(DataModule):
             augment=augment,
             split=split,
             loading=loading,
+            texts=texts,
             predict_folder=predict_folder,
         )
         columns = {
@@ -114,6 +122,8 @@ class ChestXrays(DataModule):
             "report_column": report_column,
             "findings_column": findings_column,
             "impression_column": impression_column,
+            "text_columns": text_columns,
+            "boxes_table": boxes_table,
         }
         named = [name for name, value in {"table": table, **columns}.items() if value is not None]
         if named and layout is not None:

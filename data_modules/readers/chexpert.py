@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from data_modules.readers.layout import CHEXPERT_CLASSES, LabelReader, Layout, Rows
-from data_modules.readers.reports import clean
 from data_modules.readers.table import Table, find
 from domainvl.data.labels import Label
 from domainvl.data.manifest import Manifest, Record, Split, parse_split
 from domainvl.data.names import listing
 from domainvl.data.paths import inside
+from domainvl.data.reports import clean
 
 _LICENCE = "Stanford University Dataset Research Use Agreement; not for commercial use, not to be passed on"
 _PATIENT = re.compile(r"patient\d+")

@@ -6,20 +6,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data_modules.readers.boxes import placed, with_boxes
 from data_modules.readers.image import SUFFIXES
 from data_modules.readers.layout import LabelReader, Layout, Rows, present
-from data_modules.readers.reports import clean, split_report
 from data_modules.readers.table import Table
 from domainvl.data.labels import CELLS, NOT_A_NUMBER, Label
 from domainvl.data.manifest import Manifest, Record, parse_split
 from domainvl.data.names import listing
 from domainvl.data.paths import inside
+from domainvl.data.reports import clean, split_report
 
 NO_PATIENTS = (
     "no patient is known, so every image counts as a patient of its own; if patients have several images, splits leak "
     "and intervals are too narrow. Name a patient column if there is one"
 )
 _CLASS_COLUMNS = ("label", "class")
+_TEXT_COLUMNS = ("caption", "rewritten")
+_TEXT_ROLES = ("report", "findings", "impression")
+_TEXT = "text:"
+_BOXES = "boxes.csv"
 _ENOUGH = 20
 
 
@@ -28,14 +33,14 @@ class ImageTable(Layout):
     """A table with one row per image.
 
     A column that is named must exist. What is not named is taken from the column of the same name if there is one:
-    `image`, `patient`, `study`, `view`, `split`, `report`, `findings`, `impression`, and `label` or `class` for data
-    with one class per image. If there is no such class column either, every other column that holds only labels (1, 0,
-    -1, blank) is a class.
+    `image`, `patient`, `study`, `view`, `split`, `report`, `findings`, `impression`, `caption`, `rewritten`, and
+    `label` or `class` for data with one class per image. If there is no such class column either, every other column
+    that holds only labels (1, 0, -1, blank) is a class. Boxes come from `boxes.csv` below the root if there is one.
 
     Attributes:
         table: The file, below the root or anywhere.
         image_column: Image paths, relative to the root.
-        label_columns: One column per class, holding 1, 0, -1 (uncertain) or nothing.
+        label_columns: One column per class, holding 1, 0, -1 (uncertain) or nothing; an empty list for none.
         class_column: One column that holds the name of the image's only class.
         patient_column: Patients.
         study_column: Studies.
@@ -44,6 +49,8 @@ class ImageTable(Layout):
         report_column: Reports: their text, or paths to .txt files, relative to the root.
         findings_column: Findings sections.
         impression_column: Impression sections.
+        text_columns: Further texts, each a view of its column's name (`data.texts.views`).
+        boxes_table: CSV of boxes (`data_modules.readers.boxes`), below the root or anywhere.
     """
 
     table: str = "studies.csv"
@@ -57,6 +64,8 @@ class ImageTable(Layout):
     report_column: str | None = None
     findings_column: str | None = None
     impression_column: str | None = None
+    text_columns: Sequence[str] | None = None
+    boxes_table: str | None = None
 
     def __post_init__(self) -> None:
         if self.label_columns is not None and self.class_column is not None:
@@ -66,8 +75,7 @@ class ImageTable(Layout):
 
     def read(self, root: Path) -> Manifest:
         """The table's rows as records."""
-        inner = root / self.table
-        table = Table(inner if inner.exists() or not Path(self.table).exists() else Path(self.table))
+        table = Table(placed(root, self.table))
         columns = self._columns(table)
         class_column = self._class_column(table)
         if class_column is not None:
@@ -75,11 +83,13 @@ class ImageTable(Layout):
             classes = _class_names(table, class_column)
             read: Callable[[Sequence[str]], tuple[Label, ...]] = _ClassReader(class_column, classes)
         else:
-            label_columns = list(self.label_columns or _label_columns(table, set(columns.values())))
+            texts = columns.keys() & set(_TEXT_ROLES) or any(role.startswith(_TEXT) for role in columns)
+            chosen = self.label_columns
+            label_columns = _label_columns(table, columns, bool(texts)) if chosen is None else list(chosen)
             classes = tuple(label_columns)
             read = LabelReader(classes)
         rows = _collected(root, table, columns, label_columns, read)
-        return Manifest(
+        manifest = Manifest(
             name=table.path.name,
             root=root,
             records=tuple(rows.records),
@@ -89,6 +99,9 @@ class ImageTable(Layout):
             reports=root,
             warnings=() if "patient" in columns else (NO_PATIENTS,),
         )
+        if self.boxes_table is None and not (root / _BOXES).exists():
+            return manifest
+        return with_boxes(manifest, placed(root, self.boxes_table or _BOXES))
 
     def _columns(self, table: Table) -> dict[str, str]:
         """Column by role: the one that was named, or the one that has the role's name."""
@@ -101,6 +114,11 @@ class ImageTable(Layout):
                 columns[role] = named
             elif role in table.columns:
                 columns[role] = role
+        for name in _TEXT_COLUMNS if self.text_columns is None else self.text_columns:
+            if self.text_columns is not None:
+                table.require(name)
+            if name in table.columns and name not in columns.values():
+                columns[_TEXT + name] = name
         return columns
 
     def _class_column(self, table: Table) -> str | None:
@@ -145,11 +163,11 @@ def _collected(
         except ValueError as error:
             rows.reject(number, path, str(error))
             continue
-        rows.add(_record(at, path, found, number, table))
+        rows.add(_record(at, root, path, found, number, table))
     return rows
 
 
-def _record(at: dict[str, str], path: str, labels: tuple[Label, ...], number: int, table: Table) -> Record:
+def _record(at: dict[str, str], root: Path, path: str, labels: tuple[Label, ...], number: int, table: Table) -> Record:
     text = at.get("report", "")
     is_file = text.lower().endswith(".txt") and "\n" not in text
     report = split_report("" if is_file else text)
@@ -166,9 +184,10 @@ def _record(at: dict[str, str], path: str, labels: tuple[Label, ...], number: in
         study=at.get("study", ""),
         view=at.get("view", ""),
         row=number,
-        report=text if is_file else "",
-        findings=clean(at.get("findings", "")) or report.findings,
+        report=inside(root, text, f"{table.path.name}: row {number}", "report") if is_file else "",
+        findings=clean(at.get("findings", "")) or report.described,
         impression=clean(at.get("impression", "")) or report.impression,
+        texts={role.removeprefix(_TEXT): clean(cell) for role, cell in at.items() if role.startswith(_TEXT)},
     )
 
 
@@ -177,16 +196,16 @@ def _class_names(table: Table, column: str) -> tuple[str, ...]:
     return tuple(sorted(cell for cell in cells if cell and cell.lower() not in NOT_A_NUMBER))
 
 
-def _label_columns(table: Table, taken: set[str]) -> list[str]:
-    """The columns that hold nothing but labels, and at least one."""
-    free = [name for name in table.columns if name and name not in taken]
+def _label_columns(table: Table, columns: dict[str, str], texts: bool) -> list[str]:
+    """The columns that hold nothing but labels, at least one where there are no `texts`, which need none."""
+    free = [name for name in table.columns if name and name not in columns.values()]
     values: dict[str, set[str]] = {name: set() for name in free}
     for _, cells in table.rows(*free):
         for name, cell in zip(free, cells, strict=True):
             if len(values[name]) < _ENOUGH:
                 values[name].add(cell.lower().removesuffix(".0"))
     found = [name for name in free if values[name] - {""} and values[name] <= CELLS.keys() | NOT_A_NUMBER]
-    if not found:
+    if not found and not texts:
         raise ValueError(
             f"table {table.path.name}: no column holds labels (1, 0, -1 or nothing); name label_columns, or "
             f"class_column for one class per image. Its columns are: {listing(table.columns)}"

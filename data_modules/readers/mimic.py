@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from data_modules.readers.boxes import placed, with_boxes
 from data_modules.readers.layout import CHEXPERT_CLASSES, LabelReader, Layout, Rows
-from data_modules.readers.reports import clean
 from data_modules.readers.table import Table, find
 from domainvl.data.labels import Label
 from domainvl.data.manifest import Manifest, Record, parse_split
 from domainvl.data.paths import existing_root
+from domainvl.data.reports import clean
 
 _SECTIONS = "mimic_cxr_sectioned.csv"
 
@@ -26,10 +27,12 @@ class MimicCxrJpg(Layout):
         labeler: Whose labels: `chexpert` or `negbio`.
         reports: Root of the reports (`files/p10/p10000032/s50414267.txt`); the images' root when None. A table
             `mimic_cxr_sectioned.csv` in it, made by MIT-LCP's script, is used when it is there.
+        boxes: CSV of boxes with phrases, for example that of MS-CXR, below the root or anywhere.
     """
 
     labeler: Literal["chexpert", "negbio"] = "chexpert"
     reports: str | None = None
+    boxes: str | None = None
 
     def read(self, root: Path) -> Manifest:
         """Split table joined with metadata on the image and with labels on the study."""
@@ -72,7 +75,7 @@ class MimicCxrJpg(Layout):
                     impression=impression,
                 )
             )
-        return Manifest(
+        manifest = Manifest(
             name="MIMIC-CXR-JPG",
             root=root,
             records=tuple(rows.records),
@@ -82,6 +85,7 @@ class MimicCxrJpg(Layout):
             licence="PhysioNet Credentialed Health Data licence; neither images nor text may be passed on or sent to "
             "hosted services",
         )
+        return manifest if self.boxes is None else with_boxes(manifest, placed(root, self.boxes))
 
 
 def _sections(reports: Path) -> dict[str, tuple[str, str]]:

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data_modules.readers.layout import Layout, frequent, present
-from data_modules.readers.reports import clean
 from domainvl.data.labels import Label
 from domainvl.data.manifest import Manifest, Record
 from domainvl.data.names import listing
 from domainvl.data.rejects import Reject
+from domainvl.data.reports import clean
 
 _NOT_FINDINGS = frozenset({"normal", "no indexing", "technical quality of image unsatisfactory"})
 _IMAGES = "NLMCXR_png"

@@ -5,6 +5,7 @@
 
 from domainvl.data.augment import Augment
 from domainvl.data.bank import PromptBank
+from domainvl.data.boxes import Box, preset_box
 from domainvl.data.decoder import Decoder, PictureDecoder
 from domainvl.data.labels import Label, LabelPolicy, parse_label
 from domainvl.data.loading import Loading
@@ -12,10 +13,12 @@ from domainvl.data.manifest import SPLITS, Manifest, Record, Split, parse_split
 from domainvl.data.prompts import PromptSet
 from domainvl.data.rejects import Reject, Rejects, TooManyRejects, UnreadableImage
 from domainvl.data.splits import SplitRule
+from domainvl.data.texts import TextViews
 
 __all__ = [
     "SPLITS",
     "Augment",
+    "Box",
     "Decoder",
     "Label",
     "LabelPolicy",
@@ -29,8 +32,10 @@ __all__ = [
     "Rejects",
     "Split",
     "SplitRule",
+    "TextViews",
     "TooManyRejects",
     "UnreadableImage",
     "parse_label",
     "parse_split",
+    "preset_box",
 ]

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from domainvl.data.decoder import Decoder, decoded
 from domainvl.data.labels import Label, LabelPolicy
 from domainvl.data.manifest import Manifest
+from domainvl.data.pairing import Pairing
 from domainvl.data.rejects import Reject, Rejects, UnreadableImage
 
 _SILENT_SECONDS = 2.0
@@ -29,6 +30,7 @@ class ImageSet(Dataset[Any]):
         policy: How labels become targets.
         rejects: Where unreadable images are listed.
         labelled: Whether batches carry labels.
+        pairing: Texts that go with the images; None for none.
     """
 
     def __init__(
@@ -39,12 +41,15 @@ class ImageSet(Dataset[Any]):
         policy: LabelPolicy,
         rejects: Rejects,
         labelled: bool = True,
+        pairing: Pairing | None = None,
     ) -> None:
+        self.name = manifest.name
         self.root = manifest.root
         self.positions = list(positions)
         self.records = [manifest.records[position] for position in self.positions]
         self.decoder = decoder
         self.rejects = rejects
+        self.pairing = pairing
         self.pixels: Tensor | None = None
         self.label: Tensor | None = None
         self.valid: Tensor | None = None
@@ -88,6 +93,8 @@ class ImageSet(Dataset[Any]):
             "patient": [self.records[item].patient for item in chosen],
             "rejected": [self.reject(item, reason) for item, reason in items if isinstance(reason, str)],
         }
+        if self.pairing is not None:
+            batch |= self.pairing.batch([self.positions[item] for item in chosen])
         if self.label is not None:
             batch["label"] = self.label[chosen]
         if self.valid is not None:
@@ -144,21 +151,6 @@ class ImageSet(Dataset[Any]):
 
     def _empty(self, rows: int) -> Tensor:
         return torch.empty(rows, *self.decoder.shape, dtype=self.decoder.dtype)
-
-
-class ImageLoader(DataLoader[dict[str, Any]]):
-    """A loader that lists what its workers could not read and never hands out an empty batch."""
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        for batch in super().__iter__():
-            rejected = batch.pop("rejected")
-            if rejected:
-                rejects: Rejects = self.dataset.rejects  # type: ignore[attr-defined]
-                rejects.add(rejected)
-                rejects.check()
-                rejects.flush()
-            if len(batch["index"]):
-                yield batch
 
 
 def _shown(steps: Iterator[str | None], total: int, title: str) -> Iterator[str | None]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from domainvl.data.boxes import Box
 from domainvl.data.labels import Label
 from domainvl.data.names import hint, listing
 from domainvl.data.rejects import Reject
@@ -52,6 +53,8 @@ class Record:
         report: Report file, relative to `Manifest.reports`.
         findings: Findings section of the report.
         impression: Impression section of the report.
+        texts: Further texts by name, for example of a column `caption`.
+        boxes: Phrases and where in the picture they are true.
         part: Which part of the file, as its decoder counts (a window's left, top, width, height); empty for all of it.
     """
 
@@ -66,6 +69,8 @@ class Record:
     report: str = field(default="", repr=False)
     findings: str = field(default="", repr=False)
     impression: str = field(default="", repr=False)
+    texts: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    boxes: tuple[Box, ...] = ()
     part: tuple[int, ...] = ()
 
     @property

@@ -1,21 +1,8 @@
-"""The base of all data modules: from a manifest to batches.
-
-A batch is a dict:
-
-    image    `[B, ...]` as the decoder reads it (uint8 `[B, 3, S, S]` for pictures) from the loader; float32, augmented
-             (training) and normalised once on the device
-    label    long `[B]`, or float `[B, C]` of 0 and 1 (multi-label); not there when nothing is known (predict)
-    valid    bool `[B, C]`, False where a label is ignored (multi-label only)
-    index    long `[B]`, position in `DataModule.manifest.records`
-    view     long `[B]`, version of the image (training only, where there are finitely many: `Augment.views`)
-    id       list of B image names
-    patient  list of B patients
-"""
+"""The base of all data modules: from a manifest to batches (`domainvl.data.batch` says what they hold)."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,24 +10,27 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from domainvl.data.augment import Augment
+from domainvl.data.batch import finished, finished_support, finished_training, moved
 from domainvl.data.decoder import Decoder
-from domainvl.data.drawing import drawn_sets
 from domainvl.data.fewshot import check_shots
-from domainvl.data.images import ImageLoader, ImageSet
+from domainvl.data.images import ImageSet
 from domainvl.data.labels import LabelPolicy, PolicyName
+from domainvl.data.loader import image_loader
 from domainvl.data.loading import Loading
-from domainvl.data.manifest import Manifest
+from domainvl.data.manifest import Manifest, Split
+from domainvl.data.pairing import Pairing
 from domainvl.data.preparing import Adopted, folder_manifest, nonempty, prepared
 from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
 from domainvl.data.rejects import Rejects
 from domainvl.data.sampler import EvalSampler, TrainSampler
+from domainvl.data.sets import drawn_sets, loaded
 from domainvl.data.splits import SplitRule, split_hash
-from domainvl.data.views import Pictures, augmented
+from domainvl.data.texts import TextViews
+from domainvl.data.views import Pictures
 
 
 class DataModule(LightningDataModule, ABC):
@@ -56,6 +46,7 @@ class DataModule(LightningDataModule, ABC):
         augment: Random changes to training images; None for none.
         split: How patients are split where the data set has no split of its own.
         loading: How batches are made.
+        texts: Texts that go with the images; None for images alone.
         predict_folder: Folder with images to predict, labels not needed; the test split when None.
     """
 
@@ -77,6 +68,7 @@ class DataModule(LightningDataModule, ABC):
         augment: Augment | None = None,
         split: SplitRule = SplitRule(),
         loading: Loading = Loading(),
+        texts: TextViews | None = None,
         predict_folder: str | None = None,
     ) -> None:
         super().__init__()
@@ -94,11 +86,13 @@ class DataModule(LightningDataModule, ABC):
         self.augment = augment
         self.split = split
         self.loading = loading
+        self.texts = texts
         self.rejects = Rejects(loading.reject_share)
         self.predict_folder = predict_folder
         self._manifest: Manifest | None = None
         self._folder: Manifest | None = None
         self._adopted: Adopted | None = None
+        self._pairing: Pairing | None = None
         self._sets: dict[str, ImageSet] = {}
 
     @abstractmethod
@@ -123,8 +117,20 @@ class DataModule(LightningDataModule, ABC):
         """The data set with classes chosen, duplicates out and splits assigned and checked."""
         if self._manifest is None:
             manifest = self.read_manifest()
+            if not manifest.classes and self.texts is None:
+                raise ValueError(
+                    f"{manifest.name}: there are no classes: no column holds labels. Name label_columns, or give texts "
+                    "to pair the images with"
+                )
             self._manifest = prepared(manifest, self.rejects, self.split, self._wanted, self._adopted)
         return self._manifest
+
+    @property
+    def pairing(self) -> Pairing | None:
+        """Texts and numbers of the images; None where `texts` is."""
+        if self.texts is not None and self._pairing is None:
+            self._pairing = Pairing(self.manifest, self.texts)
+        return self._pairing
 
     @property
     def classes(self) -> list[str]:
@@ -167,7 +173,7 @@ class DataModule(LightningDataModule, ABC):
         self._adopted = Adopted(tuple(classes), multilabel)
         if prompts is not None:
             self._prompts = prompts
-        self._manifest = None
+        self._manifest = self._pairing = None
         self._sets.clear()
 
     def hashes(self) -> dict[str, str]:
@@ -183,7 +189,7 @@ class DataModule(LightningDataModule, ABC):
             name = f"rejects.{self._rank}.csv" if self._rank else "rejects.csv"
             self.rejects.path = Path(self.trainer.default_root_dir) / name
         # Lightning hands over an enum that equals its string and prints as something else.
-        stage = getattr(stage, "value", stage)
+        stage = str(getattr(stage, "value", stage))
         if stage == "fit":
             self._setup_fit()
         elif stage == "predict" and self.predict_folder is not None:
@@ -192,16 +198,16 @@ class DataModule(LightningDataModule, ABC):
             positions = list(range(len(self._folder.records)))
             self._sets["predict"] = self._loaded(self._folder, positions, "predict", labelled=False)
         else:
-            split = "test" if stage == "predict" else stage
-            self._sets[stage] = self._loaded(self.manifest, nonempty(self.manifest, split), split)  # type: ignore[arg-type]
+            split: Split = "validate" if stage == "validate" else "test"
+            self._sets[stage] = self._loaded(self.manifest, self._usable(split), split)
         self.rejects.flush()
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches; images are not augmented yet."""
-        images = self._sets["train"]
-        sampler = TrainSampler(images, self._seed, self._rank, self._world)
-        size = self.loading.batch_size
-        return self._loader(images, sampler, size, self.loading.drop_last and len(sampler) >= size)
+        images, studies = self._sets["train"], None
+        if images.pairing is not None and images.pairing.views.one_per_study:
+            studies = images.pairing.study[images.positions].tolist()
+        return image_loader(images, TrainSampler(images, self._seed, self._rank, self._world, studies), self.loading)
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Validation batches; an empty list when the data set has no validation split."""
@@ -218,13 +224,9 @@ class DataModule(LightningDataModule, ABC):
 
     def support_batches(self, view: int, device: torch.device) -> Iterator[dict[str, Any]]:
         """All training images once, in order, prepared as for training; `view` seeds the augmentation."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self._seed * 1_000_003 + view)
-            for batch in self._eval_loader(self._sets["train"]):
-                pixels = batch["image"].to(device)
-                pixels = pixels if self.augment is None else self.augment(pixels)
-                moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
-                yield {**batch, **moved, "image": self.decoder.finish(pixels)}
+        seed = self._seed * 1_000_003 + view
+        batches = self._eval_loader(self._sets["train"])
+        yield from finished_support(batches, self.decoder, self.augment, seed, device)
 
     def validation_batches(self, device: torch.device) -> Iterator[dict[str, Any]]:
         """All validation images once, in order, not augmented; every process sees all of them."""
@@ -234,22 +236,23 @@ class DataModule(LightningDataModule, ABC):
                 "share for it, or switch the choice off"
             )
         for batch in self._eval_loader(self._sets["validate"]):
-            moved = {key: value.to(device) for key, value in batch.items() if isinstance(value, Tensor)}
-            yield {**batch, **moved, "image": self.decoder.finish(moved["image"])}
+            yield finished(moved(batch, device), self.decoder)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augment (training only) and normalise, on the device."""
-        if self.trainer is not None and self.trainer.training:
-            batch = augmented(batch, self.augment, self._seed, self.trainer.current_epoch)
-        return {**batch, "image": self.decoder.finish(batch["image"])}
+        if self.trainer is None or not self.trainer.training:
+            return finished(batch, self.decoder)
+        second = bool(getattr(self.trainer.lightning_module, "second_view", False))
+        epoch = self.trainer.current_epoch
+        return finished_training(batch, self.decoder, self.augment, self._seed, epoch, second)
 
     def pictures(self) -> Pictures | None:
         """The training pictures, where they are finitely many and in memory."""
         return Pictures.of(self._sets["train"], self.augment, self._seed)
 
     def _setup_fit(self) -> None:
-        train = nonempty(self.manifest, "train")
-        validate = self.manifest.positions("validate")
+        train = self._usable("train")
+        validate = self._usable("validate") if self.manifest.positions("validate") else []
         if self.shots is not None:
             self._sets |= drawn_sets(
                 self.manifest,
@@ -266,36 +269,19 @@ class DataModule(LightningDataModule, ABC):
             self._sets["validate"] = self._loaded(self.manifest, validate, "validate")
 
     def _images(self, manifest: Manifest, positions: Sequence[int], labelled: bool = True) -> ImageSet:
-        return ImageSet(manifest, positions, self.decoder, self.policy, self.rejects, labelled)
+        pairing = self.pairing if labelled else None
+        return ImageSet(manifest, positions, self.decoder, self.policy, self.rejects, labelled, pairing)
+
+    def _usable(self, split: Split) -> list[int]:
+        positions = nonempty(self.manifest, split)
+        pairing = self.pairing
+        return positions if pairing is None else pairing.with_text(positions, self.rejects, self.loading.readers, split)
 
     def _loaded(self, manifest: Manifest, positions: Sequence[int], split: str, labelled: bool = True) -> ImageSet:
-        images = self._images(manifest, positions, labelled)
-        if self.loading.fits(images.bytes()):
-            images.preload(self.loading.readers, f"reading {len(images)} {split} images")
-            self.rejects.check()
-            if not len(images):
-                raise ValueError(f"{manifest.name}: none of the {len(positions)} {split} images can be read")
-        return images
+        return loaded(self._images(manifest, positions, labelled), self.loading, split)
 
     def _eval_loader(self, images: ImageSet) -> DataLoader[Any]:
-        return self._loader(images, EvalSampler(images, self._rank, self._world), self.loading.eval_batch_size, False)
-
-    def _loader(self, images: ImageSet, sampler: TrainSampler, size: int, drop_last: bool) -> DataLoader[Any]:
-        workers = self.loading.readers
-        if images.pixels is not None:
-            workers = 0
-            # Lightning asks for workers here, which would only copy what is in memory already.
-            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-        return ImageLoader(
-            images,
-            batch_size=size,
-            sampler=sampler,
-            drop_last=drop_last,
-            collate_fn=images.collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-        )
+        return image_loader(images, EvalSampler(images, self._rank, self._world), self.loading)
 
     @property
     def _seed(self) -> int:

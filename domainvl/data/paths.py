@@ -20,15 +20,16 @@ def existing_root(root: str | Path, owner: str) -> Path:
     )
 
 
-def inside(root: Path, path: str, place: str) -> str:
+def inside(root: Path, path: str, place: str, what: str = "image") -> str:
     """`path` relative to the root with forward slashes; ValueError naming `place` when it leads outside.
 
     The error names the row and not the path, which may hold a patient's number.
-    Links are not followed: a data set may be stitched together from links, but a table may not point elsewhere.
+    Links are not followed: a data set may be stitched together from links, but a table may not point elsewhere. `what`
+    is what the path should lead to.
     """
     text = path.strip()
     if not text:
-        raise ValueError(f"{place}: the image path is empty")
+        raise ValueError(f"{place}: the {what} path is empty")
     # "C:/x" counts as relative on POSIX and would otherwise only fail on the other system.
     pure = PureWindowsPath(text) if "\\" in text or PureWindowsPath(text).drive else PurePosixPath(text)
     if pure.is_absolute() or pure.drive or pure.root:
@@ -36,7 +37,7 @@ def inside(root: Path, path: str, place: str) -> str:
         plain = os.path.normpath(text)
         if not plain.startswith(base.rstrip("/") + "/"):
             raise ValueError(
-                f"{place}: the image path is absolute and lies outside the root {root}; make it relative to the root"
+                f"{place}: the {what} path is absolute and lies outside the root {root}; make it relative to the root"
             )
         return plain[len(base.rstrip("/")) + 1 :]
     depth = 0
@@ -44,6 +45,6 @@ def inside(root: Path, path: str, place: str) -> str:
         depth += -1 if part == ".." else 1
         if depth < 0:
             raise ValueError(
-                f"{place}: the image path leads out of the root {root} with '..'; make it relative to the root"
+                f"{place}: the {what} path leads out of the root {root} with '..'; make it relative to the root"
             )
     return os.path.normpath(pure.as_posix())

@@ -87,13 +87,28 @@ class Preset:
             raise ValueError(f"Preset.pixels: expected uint8 [C, H, W], got {tensor.dtype} {tuple(tensor.shape)}")
         if tensor.shape[0] == 1:
             tensor = tensor.expand(3, -1, -1)
-        shape = self._resized(*tensor.shape[-2:])
+        height, width, top, left = self.placement(*tensor.shape[-2:])
+        shape = [height, width]
         tensor = tv.resize(tensor, shape, interpolation=_INTERPOLATIONS[self.interpolation], antialias=True)
         if self.half == "down":
-            top, left = ((length - self.size) // 2 for length in tensor.shape[-2:])
             return tv.crop(tensor, top, left, self.size, self.size)
         # center_crop pads with zeros where the image is smaller, which is what `pad` asks for.
         return tv.center_crop(tensor, [self.size, self.size])
+
+    def placement(self, height: int, width: int) -> tuple[int, int, int, int]:
+        """Height and width that a picture is resized to, and the row and column of it that become the first ones.
+
+        They are negative where the picture is smaller than `size` and padded.
+        """
+        resized = self._resized(height, width)
+        return resized[0], resized[1], self._begin(resized[0]), self._begin(resized[1])
+
+    def _begin(self, length: int) -> int:
+        extra = length - self.size
+        if extra < 0 or self.half == "down":
+            # Of an odd padding the greater half is below and to the right, as torchvision has it.
+            return -(-extra // 2) if extra < 0 else extra // 2
+        return round(extra / 2)
 
     def _resized(self, height: int, width: int) -> list[int]:
         side = self.resize or self.size

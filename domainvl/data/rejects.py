@@ -40,6 +40,7 @@ class Rejects:
     Attributes:
         path: File that `flush` writes to; None until a run has a folder.
         total: Number of rows that the share is taken of.
+        notes: Rows that are left out for no fault of theirs, by number and path; they do not count towards the share.
     """
 
     def __init__(self, share: float = 0.01) -> None:
@@ -49,11 +50,17 @@ class Rejects:
         self.total = 0
         self.path: Path | None = None
         self._rows: dict[tuple[int, str], Reject] = {}
+        self.notes: dict[tuple[int, str], Reject] = {}
 
     def add(self, rejects: Iterable[Reject]) -> None:
         """Take rows in; one that is known already (a second epoch) is counted once."""
         for reject in rejects:
             self._rows.setdefault((reject.row, reject.path), reject)
+
+    def note(self, rejects: Iterable[Reject]) -> None:
+        """Take rows in that are left out for no fault of theirs: they are listed and do not count."""
+        for reject in rejects:
+            self.notes.setdefault((reject.row, reject.path), reject)
 
     def check(self) -> None:
         """Raise TooManyRejects when the share is passed, after writing the list (here, when there is no run folder).
@@ -74,7 +81,7 @@ class Rejects:
 
     def flush(self) -> None:
         """Write the list to `path`, if there is a path and anything to list."""
-        if self._rows and self.path is not None:
+        if (self._rows or self.notes) and self.path is not None:
             self.write(self.path)
 
     def write(self, path: Path) -> None:
@@ -83,7 +90,7 @@ class Rejects:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("row", "path", "reason"))
-            writer.writerows((reject.row or "", reject.path, reject.reason) for reject in self)
+            writer.writerows((reject.row or "", reject.path, reject.reason) for reject in (*self, *self.notes.values()))
 
     def __len__(self) -> int:
         return len(self._rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sized
+from collections.abc import Iterator, Sequence, Sized
 
 import torch
 from torch.utils.data import DistributedSampler
@@ -21,9 +21,12 @@ class TrainSampler(DistributedSampler[int]):
         seed: Seed of the order.
         rank: Number of this process.
         world: Number of processes.
+        studies: Study of each item; one item of each is drawn in every epoch. None for all items.
     """
 
-    def __init__(self, data: Sized, seed: int, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self, data: Sized, seed: int, rank: int = 0, world: int = 1, studies: Sequence[int] | None = None
+    ) -> None:
         if not 0 <= rank < world:
             raise ValueError(
                 f"{type(self).__name__}: rank {rank} is not one of the {world} processes, 0 to {world - 1}"
@@ -33,12 +36,26 @@ class TrainSampler(DistributedSampler[int]):
         self.rank = rank
         self.num_replicas = world
         self.epoch = 0
+        self._members: list[list[int]] | None = None
+        if studies is not None:
+            members: dict[int, list[int]] = {}
+            for item, study in enumerate(studies):
+                members.setdefault(study, []).append(item)
+            self._members = list(members.values())
 
     def order(self) -> list[int]:
-        """The order of the whole data set in this epoch."""
+        """The order of the whole data set in this epoch, or of one item of each study."""
         digest = hashlib.blake2b(f"{self.seed}:{self.epoch}".encode(), digest_size=7).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
-        return torch.randperm(len(self.data), generator=generator).tolist()
+        order: list[int] = torch.randperm(self._total(), generator=generator).tolist()
+        if self._members is None:
+            return order
+        places = torch.rand(len(self._members), generator=generator).tolist()
+        chosen = [own[int(place * len(own))] for own, place in zip(self._members, places, strict=True)]
+        return [chosen[study] for study in order]
+
+    def _total(self) -> int:
+        return len(self.data) if self._members is None else len(self._members)
 
     def __iter__(self) -> Iterator[int]:
         order = self.order()
@@ -47,7 +64,7 @@ class TrainSampler(DistributedSampler[int]):
         return iter(order[self.rank :: self.num_replicas])
 
     def __len__(self) -> int:
-        return -(-len(self.data) // self.num_replicas)
+        return -(-self._total() // self.num_replicas)
 
 
 class EvalSampler(TrainSampler):

@@ -39,6 +39,17 @@ def augmented(batch: Mapping[str, Any], augment: Augment | None, seed: int, epoc
     return {**batch, "image": images, "view": torch.full_like(batch["index"], view)}
 
 
+def second_view(batch: Mapping[str, Any], augment: Augment | None, seed: int, epoch: int) -> Tensor:
+    """The images of a training batch changed once more, by other random numbers than `augmented` takes."""
+    if augment is None:
+        raise ValueError("the task asks for a second view of every image, but data.augment is null; give augment")
+    count = _count(augment)
+    if count is None:
+        return augment(batch["image"])
+    draws = [_draw(augment, seed, index, epoch % count, 1) for index in batch["index"].tolist()]
+    return augment(batch["image"], torch.stack(draws))
+
+
 @dataclass(frozen=True)
 class Pictures:
     """All training pictures.
@@ -86,6 +97,6 @@ def _count(augment: Augment | None) -> int | None:
     return 1 if augment is None else augment.views
 
 
-def _draw(augment: Augment, seed: int, index: int, view: int) -> Tensor:
-    state = np.random.SeedSequence((seed, index, view)).generate_state(1, np.uint64)[0]
+def _draw(augment: Augment, seed: int, index: int, view: int, *more: int) -> Tensor:
+    state = np.random.SeedSequence((seed, index, view, *more)).generate_state(1, np.uint64)[0]
     return torch.rand(augment.NUMBERS, generator=torch.Generator().manual_seed(int(state >> np.uint64(1))))

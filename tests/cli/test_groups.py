@@ -6,7 +6,7 @@ import pytest
 
 from domainvl import recipes
 from domainvl.commands import parser as parsing
-from domainvl.data import Loading, SplitRule
+from domainvl.data import Loading, SplitRule, TextViews
 from domainvl.errors import CommandError
 
 BASE = """
@@ -50,6 +50,32 @@ def test_what_is_not_changed_keeps_its_value(tmp_path, text, overrides, loading,
     assert asdict(data.loading) == {**asdict(Loading(batch_size=5, memory=1.5)), **loading}
     assert asdict(data.split) == {**asdict(SplitRule()), **split}
     assert data.shots == int(overrides.get("data.shots", 2))
+
+
+TEXTS = "data: {init_args: {texts: {views: {findings: 1, impression: 3}, extra: [caption]}}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "expected"),
+    [
+        ("", {}, None),
+        ("data: {init_args: {texts: {}}}", {}, {}),
+        (TEXTS, {}, {"views": {"findings": 1, "impression": 3}, "extra": ["caption"]}),
+        (
+            TEXTS,
+            {"data.texts.sentences": "true"},
+            {"views": {"findings": 1, "impression": 3}, "extra": ["caption"], "sentences": True},
+        ),
+        (TEXTS, {"data.texts.extra": "[]"}, {"views": {"findings": 1, "impression": 3}}),
+        (TEXTS, {"data.texts": "null"}, None),
+        ("", {"data.texts.sentences": "true"}, {"sentences": True}),
+        ("", {"data.texts.views": "{caption: 1}"}, {"views": {"caption": 1}}),
+    ],
+)
+def test_texts_are_a_group_that_may_be_null(tmp_path, text, overrides, expected):
+    parser, parsed = parse(tmp_path, text, overrides)
+    texts = parser.instantiate(parsed).data.texts
+    assert texts == (None if expected is None else TextViews(**expected))
 
 
 @pytest.mark.parametrize(

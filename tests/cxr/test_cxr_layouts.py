@@ -6,11 +6,11 @@ import cxr_layouts as layouts
 import pytest
 
 from data_modules import ChestXray14, ChestXrays, CheXpert, CheXpertPlus, MimicCxrJpg, OpenI, PadChest
-from data_modules.readers.reports import split_report
 from domainvl import samples
 from domainvl.data import Label
 from domainvl.data.loading import Loading
 from domainvl.data.preset import Preset
+from domainvl.data.reports import split_report
 
 P, N, U, B = Label.POSITIVE, Label.NEGATIVE, Label.UNCERTAIN, Label.BLANK
 PRESET = Preset("toy", 16)

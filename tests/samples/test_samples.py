@@ -173,6 +173,26 @@ def test_sides_in_the_report_agree_with_the_boxes(small: Path) -> None:
     assert checked > 20
 
 
+def test_phrases_are_the_reports_own_and_lie_where_the_truth_has_them(small: Path) -> None:
+    truth = json.loads((small / "truth.json").read_text(encoding="utf-8"))
+    rows = {row["image"]: row for row in table(small)}
+    with (small / "boxes.csv").open(encoding="utf-8", newline="") as file:
+        boxes = list(csv.DictReader(file))
+    expected = set()
+    for image, drawn in truth.items():
+        for finding, lesions in drawn["findings"].items():
+            if rows[image][finding] == "1":
+                expected |= {(image, finding, *lesion["box"], *drawn["size"]) for lesion in lesions}
+    found = set()
+    for box in boxes:
+        x, y, w, h = (int(box[name]) for name in "xywh")
+        size = int(box["image_width"]), int(box["image_height"])
+        found.add((box["image"], box["category_name"], x, y, x + w, y + h, *size))
+        assert box["label_text"] in sections((small / rows[box["image"]]["report"]).read_text())["IMPRESSION"]
+    assert found == expected
+    assert {box["category_name"] for box in boxes} == set(FINDINGS)
+
+
 def test_findings_leave_a_mark_where_the_boxes_say() -> None:
     from domainvl.samples.cxr.anatomy import draw_body
     from domainvl.samples.cxr.cases import Label, Lesion, Study

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ import numpy as np
 
 from domainvl.samples.canvas import Field
 from domainvl.samples.cxr.anatomy import draw_body
-from domainvl.samples.cxr.cases import FINDINGS, NO_FINDING, Patient, Study, draw_patients
+from domainvl.samples.cxr.cases import FINDINGS, NO_FINDING, Label, Patient, Study, draw_patients
 from domainvl.samples.cxr.dicom import save_dicom
 from domainvl.samples.cxr.planting import Radiograph, radiograph
-from domainvl.samples.cxr.reports import report, severity_word
+from domainvl.samples.cxr.reports import phrase, report, severity_word
 
 __all__ = ["FINDINGS", "NO_FINDING", "PATIENTS", "generate"]
 
@@ -28,6 +28,8 @@ PATIENTS = 400
 """Patients of a full set."""
 
 COLUMNS = ("image", "patient", "study", "view", "split", NO_FINDING, *FINDINGS, "report")
+
+BOX_COLUMNS = ("image", "category_name", "label_text", "x", "y", "w", "h", "image_width", "image_height")
 
 _DICOM_EVERY = 10
 _JPEG_QUALITY = 90
@@ -44,6 +46,7 @@ was X-rayed, nothing here is of any clinical use, and a model that reads these i
 - `reports/<patient>/<study>.txt`: one report per study.
 - `truth.json`: for each image the lesions that are really drawn, with side, zone, severity and
   `box` = [left, top, right, bottom] in pixels, right and bottom exclusive.
+- `boxes.csv`: phrases of the reports' impressions and where they are true, in the columns of MS-CXR.
 
 Right and left are the patient's: the right lung is on the left of a frontal image.
 
@@ -54,6 +57,7 @@ Licence: CC0 1.0, public domain.
 def generate(folder: Path, *, seed: int, patients: int) -> Iterator[None]:
     """Writes the set into an existing empty folder; yields once per patient."""
     rows: list[dict[str, str]] = []
+    boxes: list[dict[str, Any]] = []
     truth: dict[str, Any] = {}
     for patient in draw_patients(seed, patients):
         # A stream of its own for each patient: no patient's pixels depend on how many come before.
@@ -68,11 +72,10 @@ def generate(folder: Path, *, seed: int, patients: int) -> Iterator[None]:
                 name = _save(folder, stem, image, patient, study, seed=seed, index=len(rows))
                 rows.append(_row(name, patient, study, view, text))
                 truth[name] = _truth(image)
+                boxes += _boxes(name, study, image)
         yield
-    with (folder / "studies.csv").open("w", newline="", encoding="utf-8") as table:
-        writer = csv.DictWriter(table, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    _write_table(folder / "studies.csv", COLUMNS, rows)
+    _write_table(folder / "boxes.csv", BOX_COLUMNS, boxes)
     _write_text(folder / "truth.json", json.dumps(truth, indent=1) + "\n")
     _write_text(
         folder / "README.md",
@@ -102,6 +105,33 @@ def _truth(image: Radiograph) -> dict[str, Any]:
         )
     height, width = image.pixels.shape
     return {"size": [width, height], "findings": found}
+
+
+def _boxes(name: str, study: Study, image: Radiograph) -> list[dict[str, Any]]:
+    """What is drawn and stated, with the words of the impression; two lesions of one finding share a phrase."""
+    height, width = image.pixels.shape
+    return [
+        {
+            "image": name,
+            "category_name": lesion.finding,
+            "label_text": phrase(study.lesions_of(lesion.finding)),
+            "x": left,
+            "y": top,
+            "w": right - left,
+            "h": bottom - top,
+            "image_width": width,
+            "image_height": height,
+        }
+        for lesion, (left, top, right, bottom) in image.boxes
+        if study.labels[lesion.finding] is Label.POSITIVE
+    ]
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as table:
+        writer = csv.DictWriter(table, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def _save(folder: Path, stem: str, image: Radiograph, patient: Patient, study: Study, *, seed: int, index: int) -> str:

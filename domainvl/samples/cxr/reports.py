@@ -175,7 +175,7 @@ def _impression(rng: np.random.Generator, study: Study) -> str:
     lines: list[str] = []
     for finding in FINDINGS:
         if study.labels[finding] is Label.POSITIVE:
-            lines.append(_summary(study.lesions_of(finding)))
+            lines.append(phrase(study.lesions_of(finding)))
         elif study.labels[finding] is Label.UNCERTAIN:
             lines.append(_SHORT_UNCERTAIN[finding])
     if not lines:
@@ -187,7 +187,8 @@ def _impression(rng: np.random.Generator, study: Study) -> str:
     return "\n".join(f"{number}. {line}" for number, line in enumerate(lines, start=1))
 
 
-def _summary(lesions: tuple[Lesion, ...]) -> str:
+def phrase(lesions: tuple[Lesion, ...]) -> str:
+    """What the impression says of the lesions of one finding."""
     first = lesions[0]
     if first.finding == "Cardiomegaly":
         return f"{severity_word(first).capitalize()} cardiomegaly."

@@ -81,6 +81,11 @@ class Report:
     last_paragraph: str = field(default="", repr=False)
 
     @property
+    def described(self) -> str:
+        """Findings, or the last paragraph of a report that has neither findings nor impression."""
+        return self.findings or ("" if self.impression else self.last_paragraph)
+
+    @property
     def text(self) -> str:
         """Impression, else findings, else the last paragraph, else nothing."""
         return self.impression or self.findings or self.last_paragraph

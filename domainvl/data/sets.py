@@ -1,4 +1,4 @@
-"""Few-shot image sets: drawn, read, and drawn again for what cannot be read."""
+"""Image sets that are ready: read into memory where they fit, or few-shot ones, drawn again for what cannot be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ from torch import Tensor
 from domainvl.data.fewshot import draw
 from domainvl.data.images import ImageSet
 from domainvl.data.labels import LabelPolicy
+from domainvl.data.loading import Loading
 from domainvl.data.manifest import Manifest
+
+
+def loaded(images: ImageSet, loading: Loading, split: str) -> ImageSet:
+    """The images of a split, in memory where they fit."""
+    if loading.fits(images.bytes()):
+        count = len(images)
+        images.preload(loading.readers, f"reading {count} {split} images")
+        images.rejects.check()
+        if not len(images):
+            raise ValueError(f"{images.name}: none of the {count} {split} images can be read")
+    return images
 
 
 def drawn_sets(
