@@ -28,6 +28,7 @@ from domainvl.data.names import listing
 from domainvl.data.paths import existing_root
 from domainvl.data.prompts import PromptSet
 from domainvl.data.splits import SplitRule
+from domainvl.data.texts import TextViews
 from domainvl.data.volume import Volume
 from domainvl.data.volume_decoder import Shift, VolumeDecoder
 from domainvl.data.volume_plan import Crop, Region, VolumePlan
@@ -114,6 +115,7 @@ class CTVolumes(DataModule):
         augment: Windows at changing places of the training volumes.
         split: How patients are split.
         loading: How batches are made.
+        texts: Texts that go with the volumes.
         predict_folder: Folder with volumes to predict.
     """
 
@@ -135,6 +137,7 @@ class CTVolumes(DataModule):
         augment: Shift | None = None,
         split: SplitRule = SplitRule(),
         loading: Loading = Loading(batch_size=8, eval_batch_size=8),
+        texts: TextViews | None = None,
         predict_folder: str | None = None,
     ) -> None:
         super().__init__(
@@ -147,6 +150,7 @@ class CTVolumes(DataModule):
             augment=augment,  # type: ignore[arg-type]
             split=split,
             loading=loading,
+            texts=texts,
             predict_folder=predict_folder,
         )
         if layout is not None and root is None:

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 from data_modules.readers.layout import LabelReader, Rows
-from data_modules.readers.reports import clean
 from data_modules.readers.table import Table, find
 from data_modules.readers.volume_layout import VolumeLayout
 from data_modules.readers.voxels import Header
 from domainvl.data.labels import Label
 from domainvl.data.manifest import Manifest, Record, Split
 from domainvl.data.names import listing
+from domainvl.data.reports import clean
 
 _SPLITS: tuple[tuple[str, str, Split], ...] = (("train", "train", "train"), ("valid", "validation", "test"))
 """Name of the folder, name in the tables of reports and metadata, and what the split is to us."""

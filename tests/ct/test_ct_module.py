@@ -12,6 +12,7 @@ from domainvl.data import TooManyRejects
 from domainvl.data.loading import Loading
 from domainvl.data.manifest import Record
 from domainvl.data.preset import Preset
+from domainvl.data.texts import TextViews
 from domainvl.data.volume_decoder import Shift, VolumeDecoder, shifted
 from domainvl.data.volume_preset import VolumePreset
 
@@ -58,6 +59,14 @@ def test_text_and_classes_come_along(root):
     record = data.manifest.records[3]
     assert (record.findings, record.impression) == ("Nodule 3.", "Fine.")
     assert data.prompts.negative_texts("Nodule") == ["a CT scan showing no Nodule."]
+
+
+def test_reports_go_with_volumes(root):
+    data = module(root, texts=TextViews())
+    data.setup("fit")
+    batch = next(iter(data.train_dataloader()))
+    numbers = [int(one.split("/")[1].split(".")[0]) for one in batch["id"]]
+    assert all(text in (f"Nodule {number}.", "Fine.") for text, number in zip(batch["text"], numbers, strict=True))
 
 
 def test_shots_prepare_what_is_drawn_and_no_more(root):
