@@ -6,7 +6,7 @@ from data_modules.readers.chexpert import CheXpert, CheXpertPlus
 from data_modules.readers.ct_rate import CtRate
 from data_modules.readers.generic import ClassFolders, ImageTable
 from data_modules.readers.layout import Layout
-from data_modules.readers.merlin import Merlin
+from data_modules.readers.merlin import MerlinCT
 from data_modules.readers.mimic import MimicCxrJpg
 from data_modules.readers.nih import ChestXray14
 from data_modules.readers.openi import OpenI
@@ -24,7 +24,7 @@ __all__ = [
     "CtRate",
     "ImageTable",
     "Layout",
-    "Merlin",
+    "MerlinCT",
     "MimicCxrJpg",
     "OpenI",
     "PadChest",

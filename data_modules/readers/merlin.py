@@ -17,7 +17,7 @@ _NO_PATIENTS = "no patient is named in its tables, so a study counts as one; its
 
 
 @dataclass(frozen=True)
-class Merlin(VolumeLayout):
+class MerlinCT(VolumeLayout):
     """`merlin_data/*.nii.gz`, `reports_final.xlsx` and `zero_shot_findings_disease_cls.csv`.
 
     A label of -1 means "not mentioned" here, so it is blank and never uncertain. The names of the columns are what

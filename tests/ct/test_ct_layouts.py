@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_modules import CtRate, CTVolumes, ImageTable, Merlin, Preparation, RadChestCT
+from data_modules import CtRate, CTVolumes, ImageTable, MerlinCT, Preparation, RadChestCT
 from data_modules.readers.spreadsheet import Spreadsheet
 from data_modules.readers.volume_folders import find_volumes
 from domainvl.data import Label
@@ -26,8 +26,8 @@ SETS = [
     ("ct-rate-v1", lambda root: layouts.ct_rate(root, "v1"), CtRate("v1"), None, 12),
     ("ct-rate-first", layouts.ct_rate, CtRate(reconstructions="first"), None, 12),
     ("rad-chest", layouts.rad_chest, RadChestCT(), {"train": 3, "validate": 3, "test": 3}, 9),
-    ("merlin", layouts.merlin, Merlin(), {"train": 3, "validate": 3, "test": 3}, 9),
-    ("merlin-nii", lambda root: layouts.merlin(root, ".nii"), Merlin(), {"train": 3, "validate": 3, "test": 3}, 9),
+    ("merlin", layouts.merlin, MerlinCT(), {"train": 3, "validate": 3, "test": 3}, 9),
+    ("merlin-nii", lambda root: layouts.merlin(root, ".nii"), MerlinCT(), {"train": 3, "validate": 3, "test": 3}, 9),
     ("generic", layouts.generic, ImageTable(), {"train": 12, "validate": 6, "test": 6}, 24),
     ("generic-default", layouts.generic, None, {"train": 12, "validate": 6, "test": 6}, 24),
     ("folders", layouts.folders, None, None, 20),
@@ -143,11 +143,11 @@ def test_rad_chest_labels_are_joined_over_places(tmp_path):
 
 
 def test_merlin_minus_one_is_not_uncertain(tmp_path):
-    found = module(layouts.merlin(tmp_path / "data"), Merlin()).manifest
+    found = module(layouts.merlin(tmp_path / "data"), MerlinCT()).manifest
     assert {record.id: record.labels[0] for record in found.records}["AC0002"] is B
     assert found.records[4].findings == "Lower thorax: clear & dry. Liver: cyst 4."
     with pytest.raises(ValueError, match=r"no column 'Text'\. Its columns are: study id, Findings, Split, Fewshot"):
-        module(tmp_path / "data", Merlin(report_column="Text")).manifest  # noqa: B018
+        module(tmp_path / "data", MerlinCT(report_column="Text")).manifest  # noqa: B018
 
 
 @pytest.mark.parametrize("shared", [True, False])
