@@ -24,7 +24,6 @@ def find_volumes(folder: Path) -> list[Path]:
         found += volumes
         if not volumes and any(is_dicom(file) for file in files):
             found.append(Path(place))
-            # A series may be spread over sub-folders, but a study's series are not to be mixed.
     return sorted(found)
 
 

@@ -91,20 +91,22 @@ def alone(part: str, name: str, setting: Setting) -> dict[str, float]:
 
 def report(part: str, found: Mapping[str, Sequence[Mapping[str, float]]], rounds: int) -> None:
     """Median and range, and how many times ours is cheaper."""
-    unit, scale = ("s", 1.0) if part == "prepare" else ("ms", 1000.0)
-    print(f"\n{part}, CPU {unit} per {'volume' if part == 'prepare' else 'window'} (n = {rounds})")
-    print(f"{'':38} {'median':>8} {'(range)':>17} {'to ours':>8} {'float32':>8} {'peak MiB':>9} {'share':>6}")
     first = next(iter(found))
     base = {name: statistics.median(one["seconds"] for one in values) for name, values in found.items()}
     memory = statistics.median(one["peak"] for one in found[first])
     # Ours leaves the loader as int16 and becomes float32 on the device; the others are float32 in the loader.
-    floats = base.get(f"{first}, float32", base[first])
+    floats = base.get(f"{first}, float32")
+    unit, scale = ("s", 1.0) if part == "prepare" else ("ms", 1000.0)
+    print(f"\n{part}, CPU {unit} per {'volume' if part == 'prepare' else 'window'} (n = {rounds})")
+    heads = f"{'to ours':>8} {'float32' if floats else '':>8} {'peak MiB':>9} {'share':>6}"
+    print(f"{'':38} {'median':>8} {'(range)':>17} {heads}")
     for name, values in found.items():
         seconds = [one["seconds"] * scale for one in values]
         middle, peak = statistics.median(seconds), statistics.median(one["peak"] for one in values)
         span = f"({min(seconds):.2f}-{max(seconds):.2f})"
         aim = TARGETS.get((part, name))
-        ratios = f"{base[name] / base[first]:7.2f}x {base[name] / floats:7.2f}x"
+        second = f"{base[name] / floats:7.2f}x" if floats else ""
+        ratios = f"{base[name] / base[first]:7.2f}x {second:8}"
         note = f"  aimed at: {aim}" if aim else ""
         print(f"{name:38} {middle:8.2f} {span:>17} {ratios} {peak:9.0f} {memory / peak:6.2f}{note}", flush=True)
 
