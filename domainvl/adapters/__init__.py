@@ -7,6 +7,7 @@ from domainvl.adapters.cocoop import CoCoOp
 from domainvl.adapters.compose import Compose
 from domainvl.adapters.coop import CoOp
 from domainvl.adapters.dcar import DCAR
+from domainvl.adapters.depth_embedding import DepthEmbedding
 from domainvl.adapters.lora import LoRA
 from domainvl.adapters.maple import MaPLe
 from domainvl.adapters.mmrl import MMRL
@@ -31,6 +32,7 @@ __all__ = [
     "CoCoOp",
     "CoOp",
     "Compose",
+    "DepthEmbedding",
     "LinearProbe",
     "LoRA",
     "MMRLpp",

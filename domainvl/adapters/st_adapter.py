@@ -74,7 +74,7 @@ class STAdapter(Adapter):
             return state
         place = state.patches()
         patches = state.tokens[:, place]
-        changed = patches + self.blocks[index - self._first](patches, state).to(patches.dtype)
+        changed = patches + self.blocks[index - self._first](patches.float(), state).to(patches.dtype)
         return state.step(torch.cat([state.tokens[:, : place.start], changed, state.tokens[:, place.stop :]], dim=1))
 
 

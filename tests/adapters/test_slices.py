@@ -8,7 +8,7 @@ import tower_toys
 from adapters.toys import attached, moved, pictures, scores, toy
 from safetensors.torch import load_file, save_file
 
-from domainvl.adapters import MMRL, LoRA, SideTuning, SliceAttention, SliceTransformer, STAdapter
+from domainvl.adapters import MMRL, DepthEmbedding, LoRA, SideTuning, SliceAttention, SliceTransformer, STAdapter
 from domainvl.adapters._slices import as_patches, as_volume
 from domainvl.adapters.base import Adapter
 from domainvl.hub import make_adapter
@@ -18,6 +18,7 @@ TRANSFER = {
     "LoRA": partial(LoRA, parts=["up", "down"], dropout=0.0),
     "STAdapter": partial(STAdapter, width=8),
     "STAdapter cube": partial(STAdapter, width=4, kernel=(3, 3, 3), first_block=1),
+    "DepthEmbedding": DepthEmbedding,
     "SideTuning": partial(SideTuning, width=6),
     "SliceAttention": partial(SliceAttention, width=8),
     "SliceTransformer": partial(SliceTransformer, width=8, heads=2),
@@ -35,6 +36,9 @@ class Lifted(torch.nn.Module):
         one = tower_toys.TOYS[name]()
         self.image, self.library, self.logit_scale = one.tower, one.library, torch.nn.Parameter(torch.tensor(2.0))
         self.text, self.volumes = one.tower, one.inputs
+
+    def blank(self):
+        return torch.zeros_like(self.volumes[:1])
 
 
 @every
@@ -91,7 +95,13 @@ def test_slices_see_as_far_as_the_convolutions_reach():
 
 @pytest.mark.parametrize(
     ("name", "by_order"),
-    [("SliceAttention", False), ("SliceTransformer", True), ("STAdapter", True), ("SideTuning", True)],
+    [
+        ("SliceAttention", False),
+        ("SliceTransformer", True),
+        ("STAdapter", True),
+        ("SideTuning", True),
+        ("DepthEmbedding", True),
+    ],
 )
 def test_what_the_order_of_slices_means(name, by_order):
     backbone = toy("slices")
@@ -172,3 +182,25 @@ def test_patches_are_found_between_other_tokens():
     for broken in (state.insert(torch.ones(1, 4), at=4, name="amid"), TokenState(torch.zeros(2, 7, 4))):
         with pytest.raises(RuntimeError, match="patches"):
             broken.patches()
+
+
+@pytest.mark.parametrize("where", ["slices", "inflated", "hlip"])
+def test_every_layer_gets_its_own_position(where):
+    backbone = toy(where)
+    adapter = attached(DepthEmbedding(), backbone)
+    assert adapter.positions.shape == (3, backbone.image.width)
+    with torch.no_grad():
+        adapter.positions.copy_(torch.arange(1.0, 4.0)[:, None])
+        state = backbone.image.embed(pictures(2))
+        added = adapter.edit("image", 0, state).tokens - state.tokens
+    assert not added[:, : state.prefix].any()
+    layers = as_volume(added[:, state.patches()], state).mean(dim=(1, 3, 4))
+    torch.testing.assert_close(layers, torch.tensor([[1.0, 2.0, 3.0]] * 2), rtol=0, atol=1e-5)
+
+
+def test_a_volume_of_another_depth_is_refused():
+    backbone = Lifted("slices_hf_clip")
+    adapter = DepthEmbedding()
+    adapter.attach(backbone)
+    with pytest.raises(ValueError, match="made for 5 slices or layers of patches, this volume has 4"):
+        adapter.encode("image", backbone.image, backbone.volumes[:, :, :4])

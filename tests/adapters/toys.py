@@ -10,7 +10,7 @@ from torch import nn
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.data.preset import Preset
 from domainvl.features import TextInputs
-from domainvl.towers import Inflated, Slices
+from domainvl.towers import Hlip, HlipModel, Inflated, Slices
 from domainvl.towers.hf_clip import HFClipImage, HFClipText
 
 WORDS, PAD, START, END = 60, 60, 61, 62
@@ -139,6 +139,20 @@ def slices():
     return Toy(planar.model, SlicedPictures(planar.image), planar.text)
 
 
+class HlipPictures(OfPictures, Hlip):
+    pass
+
+
+def hlip():
+    planar = hf_clip()
+    image = HlipModel(40, 4, 4, (1, 16, 16), (3, 2, 2))
+    shaken(image)
+    library = nn.ModuleDict({"image": image, "image_projection": nn.Linear(40, 24), "clip": planar.model})
+    text = HFClipText(planar.model)
+    text.lora_targets = lambda parts: [f"clip.{name}" for name in HFClipText.lora_targets(text, parts)]
+    return Toy(library, HlipPictures(image, library["image_projection"], (1, 3), "image"), text)
+
+
 def cnn():
     return timm_and_bert("cnn", "test_resnet")
 
@@ -150,6 +164,7 @@ TOYS = {
     "timm_and_bert": timm_and_bert,
     "inflated": inflated,
     "slices": slices,
+    "hlip": hlip,
 }
 
 
