@@ -11,11 +11,11 @@ memory is the largest resident size of the process, imports included. Medians of
 480 x 480 x 240 voxels. Ours checks geometry and values, writes the volume into the store, flushed, and hashes it; the
 others hold it in memory. MONAI runs with its defaults (float64) and with float32.
 
-`crop` takes random 112 x 256 x 176 windows from a prepared volume, warm. PersistentDataset reads float32 .pt files;
-CacheDataset holds float32 in memory and copies each volume before random transforms unless copy_cache=False; TorchIO
-reads the prepared volume as .nii and draws four patches from each. Ours are int16, which is what goes to the device and
-becomes float32 there; `ours, float32` does that in the loader as the others do, and the column `float32` compares with
-it.
+`crop` takes random 112 x 256 x 176 windows from a prepared volume, warm, and stacks them into batches of two, because a
+crop that is a view costs nothing until then. PersistentDataset reads float32 .pt files; CacheDataset holds float32 in
+memory and copies each volume before random transforms unless copy_cache=False; TorchIO reads the prepared volume as .nii
+and draws four patches from each. Ours are int16, which is what goes to the device and becomes float32 there; `ours,
+float32` does that in the loader as the others do, and the column `float32` compares with it.
 
 Sides whose library is not installed are left out and named.
 """
@@ -48,11 +48,13 @@ TARGETS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--crops", type=int, default=20, help="windows per round")
+    parser.add_argument("--crops", type=int, default=20, help="windows per round, a multiple of 4")
     parser.add_argument("--tiny", action="store_true", help="small volumes, to see that everything runs")
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
     os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
+    if options.crops < 4 or options.crops % 4:
+        parser.error(f"--crops {options.crops} is no multiple of 4")
     missing = [name for name in ("nibabel", "torchio") if importlib.util.find_spec(name) is None]
     if missing:
         print(f"not installed, so their sides are left out: {', '.join(missing)} (MONAI reads NIfTI with nibabel)")
@@ -61,7 +63,9 @@ def main() -> None:
         f"{', '.join(f'{value:.1f}' for value in os.getloadavg())}"
     )
     with tempfile.TemporaryDirectory() as folder:
-        setting = Setting.made(Path(folder), options.tiny, options.crops)
+        # In a process of its own as well: what it needs would be counted as the children's.
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            setting = pool.apply(Setting.made, (Path(folder), options.tiny, options.crops))
         for part in ("prepare", "crop"):
             names = [name for name, needs in SIDES[part].items() if not set(needs) & set(missing)]
             found: dict[str, list[dict[str, float]]] = {name: [] for name in names}

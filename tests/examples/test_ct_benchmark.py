@@ -20,7 +20,7 @@ def test_our_side_runs_and_what_is_left_out_is_named():
         "--rounds",
         "1",
         "--crops",
-        "3",
+        "4",
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
