@@ -23,6 +23,9 @@ from domainvl.towers.base import Tower
 class DepthEmbedding(Adapter):
     """One learned vector for every slice, or layer of 3-D patches."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def config(self) -> dict[str, Any]:
         """See `Adapter.config`."""
         return {}

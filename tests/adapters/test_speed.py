@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from adapters.test_adapters import ADAPTERS, pairs
-from adapters.toys import TOYS, attached, moved, pictures, texts, toy
+from adapters.toys import attached, moved, pictures, texts, toy
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from domainvl.speed import PLAIN, Speed
