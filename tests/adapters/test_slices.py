@@ -1,8 +1,10 @@
 """What is learned across the slices of a volume: the start, and what each method may see."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
+import timm
 import torch
 import tower_toys
 from adapters.toys import attached, moved, pictures, scores, toy
@@ -13,6 +15,7 @@ from domainvl.adapters._slices import as_patches, as_volume
 from domainvl.adapters.base import Adapter
 from domainvl.hub import make_adapter
 from domainvl.tokens import TokenState
+from domainvl.towers import Slices, TimmViT
 
 TRANSFER = {
     "LoRA": partial(LoRA, parts=["up", "down"], dropout=0.0),
@@ -204,3 +207,24 @@ def test_a_volume_of_another_depth_is_refused():
     adapter.attach(backbone)
     with pytest.raises(ValueError, match="made for 5 slices or layers of patches, this volume has 4"):
         adapter.encode("image", backbone.image, backbone.volumes[:, :, :4])
+
+
+# What the methods are compared at: 300,000 numbers on a ViT-B/16, whose q, k and v are one layer.
+EQUAL = {
+    "LoRA": partial(LoRA, rank=8, sides=["image"], dropout=0.0),
+    "STAdapter": partial(STAdapter, width=16),
+    "SideTuning": partial(SideTuning, width=29),
+    "SliceAttention": partial(SliceAttention, width=195),
+    "SliceTransformer": partial(SliceTransformer, width=104),
+}
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_methods_can_be_made_equally_large(name):
+    with torch.device("meta"):
+        model = timm.create_model("vit_base_patch16_224", num_classes=0)
+        tower = Slices(TimmViT(model)).requires_grad_(False)
+        adapter = EQUAL[name]()
+        adapter.attach(SimpleNamespace(image=tower, text=tower, library=model, logit_scale=torch.zeros(())))
+    learned = sum(parameter.numel() for parameter in adapter.parameters())
+    assert abs(learned - 300_000) < 7_500
