@@ -11,11 +11,11 @@ memory is the largest resident size of the process, imports included. Medians of
 480 x 480 x 240 voxels. Ours checks geometry and values, writes the volume into the store, flushed, and hashes it; the
 others hold it in memory. MONAI runs with its defaults (float64) and with float32.
 
-`crop` takes random 112 x 256 x 176 windows from a prepared volume, warm, and stacks them into batches of two, because a
-crop that is a view costs nothing until then. PersistentDataset reads float32 .pt files; CacheDataset holds float32 in
-memory and copies each volume before random transforms unless copy_cache=False; TorchIO reads the prepared volume as
-.nii and draws four patches from each. Ours are int16, which is what goes to the device and becomes float32 there; `ours,
-float32` does that in the loader as the others do, and the column `float32` compares with it.
+`crop` takes random 112 x 256 x 176 windows from a prepared volume, warm, and stacks them into batches of two, because
+a crop that is a view costs nothing until then. PersistentDataset reads float32 .pt files; CacheDataset holds float32
+in memory and copies each volume before random transforms unless copy_cache=False; TorchIO reads the prepared volume
+as .nii and draws four patches from each. Ours are int16, which is what goes to the device and becomes float32 there;
+`ours, float32` does that in the loader as the others do, and the column `float32` compares with it.
 
 Sides whose library is not installed are left out and named.
 """
