@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from adapters.test_adapters import ADAPTERS, pairs, trained
+from adapters.test_adapters import pairs, trained
 from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictures, scores, texts, toy
 from huggingface_hub import ModelCard, constants
 from peft import PeftModel
