@@ -23,7 +23,7 @@ from domainvl.cache import cache_root
 
 __all__ = ["DOMAINS", "cached", "write"]
 
-DOMAINS: Mapping[str, str] = MappingProxyType({"cxr": "domainvl.samples.cxr"})
+DOMAINS: Mapping[str, str] = MappingProxyType({"ct": "domainvl.samples.ct", "cxr": "domainvl.samples.cxr"})
 """Domain name -> dotted name of its generator module."""
 
 _MANIFEST = ".manifest.json"
@@ -123,14 +123,12 @@ def _module_name(domain: str) -> str:
 
 
 def _source_hash(domain: str) -> str:
+    """A hash over all generators: a set may be drawn with the brushes of another."""
     spec = importlib.util.find_spec(_module_name(domain))
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(f"samples: the generator of {domain!r} is missing; reinstall domainvl")
-    origin = Path(spec.origin)
-    own = sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]
-    shared = Path(__file__).with_name("canvas.py")
     digest = hashlib.sha256()
-    for source in [shared, *own]:
+    for source in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:12]
 
