@@ -24,7 +24,7 @@ from domainvl.samples.ct.scanner import Reconstruction, draw_reconstructions, ex
 
 __all__ = ["FINDINGS", "NO_FINDING", "ORGANS", "PATIENTS", "generate"]
 
-PATIENTS = 240
+PATIENTS = 260
 """Patients of a full set."""
 
 COLUMNS = ("image", "patient", "study", "view", "split", NO_FINDING, *FINDINGS, "report", *ORGANS, "organs")

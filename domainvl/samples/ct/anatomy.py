@@ -97,13 +97,13 @@ VENOUS = Enhancement(blood=150.0, liver=112.0, spleen=124.0, kidney=175.0)
 
 def draw_body(rng: np.random.Generator) -> Body:
     """Draws one person."""
-    size = float(rng.uniform(0.94, 1.06))
+    size = float(rng.uniform(0.96, 1.04))
 
-    def about(x: float, y: float, z: float, spread: float = 4.0) -> Point:
+    def about(x: float, y: float, z: float, spread: float = 3.0) -> Point:
         moved = np.array([x, y, z]) * size + rng.uniform(-spread, spread, 3)
         return float(moved[0]), float(moved[1]), float(moved[2])
 
-    def radii(x: float, y: float, z: float, spread: float = 0.05) -> Point:
+    def radii(x: float, y: float, z: float, spread: float = 0.04) -> Point:
         grown = np.array([x, y, z]) * size * rng.uniform(1 - spread, 1 + spread, 3)
         return float(grown[0]), float(grown[1]), float(grown[2])
 
@@ -111,7 +111,7 @@ def draw_body(rng: np.random.Generator) -> Body:
     return Body(
         trunk=trunk,
         fat=float(rng.uniform(8, 20)),
-        lungs={side: Ellipsoid(about(sign * 74, 6, 82), radii(56, 80, 92, 0.04), 2.3) for side, sign in _SIGN.items()},
+        lungs={side: Ellipsoid(about(sign * 74, 6, 82), radii(56, 80, 92), 2.3) for side, sign in _SIGN.items()},
         heart=Ellipsoid(about(-18, 34, 24), radii(52, 42, 44)),
         liver=(
             Ellipsoid(about(68, 6, -42), radii(74, 74, 64), 2.3),

@@ -165,4 +165,4 @@ def _study(rng: np.random.Generator, name: str, lesions: tuple[Lesion, ...], cha
             labels[finding] = Label.POSITIVE
         else:
             labels[finding] = Label.NEGATIVE if rng.random() < _NEGATED_SHARE else Label.UNMENTIONED
-    return Study(name=name, labels=labels, lesions=tuple(seen), contrast=bool(rng.random() < 0.8), change=change)
+    return Study(name=name, labels=labels, lesions=tuple(seen), contrast=bool(rng.random() < 0.9), change=change)

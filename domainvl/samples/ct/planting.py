@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from domainvl.samples.canvas import Field
 from domainvl.samples.ct.anatomy import PLAIN, STRUCTURES, VENOUS, WATER, Body, Scene, scene
 from domainvl.samples.ct.cases import Lesion, Study
-from domainvl.samples.ct.solids import Bubbles, Capsule, Ellipsoid, Extent, Grid, Part, Point, fill, point
+from domainvl.samples.ct.solids import EDGE, Bubbles, Capsule, Ellipsoid, Extent, Grid, Part, Point, fill, point
 
 _PLACES = {"upper": (6.0, 22.0, 42.0), "lower": (10.0, -44.0, -26.0)}
 """From the middle of a lung to the middle of its lobes: outwards, to the front, up."""
@@ -41,15 +41,15 @@ def scan(rng: np.random.Generator, body: Body, study: Study, grid: Grid) -> Scan
     """Draws one study into one grid; with the same chance, any other grid shows the same body."""
     sizes = {lesion.finding: lesion.severity for lesion in study.lesions}
     effusion = sizes.get("Pericardial effusion")
-    heart = 1 + (0.16 + 0.26 * sizes["Cardiomegaly"] if "Cardiomegaly" in sizes else 0.0)
-    spleen = 1 + (0.22 + 0.35 * sizes["Splenomegaly"] if "Splenomegaly" in sizes else 0.0)
+    heart = 1 + (0.18 + 0.30 * sizes["Cardiomegaly"] if "Cardiomegaly" in sizes else 0.0)
+    spleen = 1 + (0.35 + 0.45 * sizes["Splenomegaly"] if "Splenomegaly" in sizes else 0.0)
     healthy = scene(
         body,
         grid,
         VENOUS if study.contrast else PLAIN,
         heart=heart,
         spleen=spleen,
-        pericardium=0.0 if effusion is None else 6 + 14 * effusion,
+        pericardium=0.0 if effusion is None else 8 + 14 * effusion,
     )
     boxes: list[tuple[Lesion, Extent]] = []
     for lesion in study.lesions:
@@ -88,7 +88,7 @@ def _consolidation(rng: np.random.Generator, healthy: Scene, lesion: Lesion) -> 
         wave = rng.normal(0, 0.13, 3).astype(np.float32)
         phase = np.float32(rng.uniform(0, 2 * np.pi))
         ripple += np.sin(wave[0] * at[0] + wave[1] * at[1] + wave[2] * at[2] + phase)
-    lung = fill(healthy.body.lungs[lesion.side].signed(*at)) * _is_lung(healthy, part)
+    lung = (healthy.body.lungs[lesion.side].signed(*at) < EDGE) & _airy(healthy, part)
     opacity = lung * fill(ball.signed(*at) + np.float32(3.2) * ripple)
     healthy.canvas.blend(part, opacity * np.clip(np.float32(0.85) + np.float32(0.12) * ripple, 0.5, 1), 20.0)
     yield part, opacity
@@ -98,7 +98,7 @@ def _emphysema(rng: np.random.Generator, healthy: Scene, lesion: Lesion) -> Pain
     """Holes in both lungs, which are too airy anyway."""
     holes = Bubbles.draw(rng, 17.0, 0.35 + 0.5 * lesion.severity)
     for part, opacity in healthy.lungs.values():
-        lung = opacity * _is_lung(healthy, part)
+        lung = opacity * _airy(healthy, part)
         healthy.canvas.blend(part, lung * np.float32(0.25 + 0.25 * lesion.severity), -960.0)
         drawn = lung * holes.opacity(*healthy.canvas.grid.at(part))
         healthy.canvas.blend(part, drawn, -1000.0)
@@ -112,7 +112,7 @@ def _effusion(rng: np.random.Generator, healthy: Scene, lesion: Lesion) -> Paint
     lung = healthy.body.lungs[lesion.side]
     level = lung.centre[1] - lung.radii[1] * (0.72 - 0.75 * lesion.severity)
     rise = np.float32(0.22) * np.maximum(z - np.float32(lung.centre[2] - 0.4 * lung.radii[2]), 0)
-    drawn = opacity * _is_lung(healthy, part) * fill(y - np.float32(level) + rise)
+    drawn = (opacity > 0) * _airy(healthy, part) * fill(y - np.float32(level) + rise)
     healthy.canvas.blend(part, drawn, WATER)
     yield part, drawn
 
@@ -122,7 +122,7 @@ def _calcification(rng: np.random.Generator, healthy: Scene, lesion: Lesion) -> 
     for vessel in healthy.body.vessels:
         start, end = np.array(vessel.start), np.array(vessel.end)
         length = float(np.linalg.norm(end - start))
-        for _ in range(max(1, round((0.35 + 0.65 * lesion.severity) * length / 16))):
+        for _ in range(max(1, round((0.4 + 0.6 * lesion.severity) * length / 11))):
             place = start + (end - start) * rng.uniform(0.05, 0.95)
             away = np.cross(end - start, rng.normal(size=3))
             wall = place + away / np.linalg.norm(away) * (vessel.radius - 3)
@@ -160,24 +160,24 @@ def _ascites(rng: np.random.Generator, healthy: Scene, lesion: Lesion) -> Painte
     signed = healthy.body.cavity.signed(*healthy.canvas.grid.at(part))
     # Not where ribs and lungs are: the cavity's dome lies under them.
     soft = ~np.isin(healthy.canvas.labels[part], [STRUCTURES[name] for name in STRUCTURES if "lung" in name])
-    drawn = opacity * soft * fill(-signed - np.float32(9 + 15 * lesion.severity))
+    drawn = opacity * soft * fill(-signed - np.float32(12 + 18 * lesion.severity))
     healthy.canvas.blend(part, drawn, WATER, 0)
     yield part, drawn
 
 
 def nodule_radius(lesion: Lesion) -> float:
     """Millimetres."""
-    return 10 + 11 * lesion.severity
+    return 11 + 12 * lesion.severity
 
 
 def liver_radius(lesion: Lesion) -> float:
     """Millimetres, of the largest."""
-    return 14 + 16 * lesion.severity
+    return 17 + 17 * lesion.severity
 
 
 def stone_radius(lesion: Lesion) -> float:
     """Millimetres."""
-    return 6 + 7 * lesion.severity
+    return 7 + 8 * lesion.severity
 
 
 def _place(rng: np.random.Generator, healthy: Scene, lesion: Lesion, spread: float) -> Point:
@@ -186,10 +186,9 @@ def _place(rng: np.random.Generator, healthy: Scene, lesion: Lesion, spread: flo
     return point(np.array(healthy.body.lungs[lesion.side].centre) + shift)
 
 
-def _is_lung(healthy: Scene, part: Part) -> NDArray[np.bool_]:
-    """Where no other organ was drawn over a lung."""
-    labels = healthy.canvas.labels[part]
-    return (labels >= STRUCTURES["lung_upper_lobe_left"]) & (labels <= STRUCTURES["lung_lower_lobe_right"])
+def _airy(healthy: Scene, part: Part) -> NDArray[np.bool_]:
+    """Where there is still air: neither organs over a lung, nor what was planted into it already."""
+    return healthy.canvas.hounsfield[part] < -120
 
 
 def _union(boxes: list[Extent]) -> Extent:

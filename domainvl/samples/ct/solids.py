@@ -20,7 +20,7 @@ Part = tuple[slice, slice, slice]
 Extent = tuple[Point, Point]
 """Lowest and highest x, y, z."""
 
-_SOFT = 2.5
+EDGE = 2.5
 """Half of the width of an edge: voxels on it are filled in part."""
 _SEEN = 0.4
 """From this opacity on a voxel belongs to a box."""
@@ -193,7 +193,7 @@ class Canvas:
 
 def fill(signed: Field) -> Field:
     """Opacity of a shape's inside, with an edge as wide as a voxel."""
-    return np.clip(np.float32(0.5) - signed * np.float32(0.5 / _SOFT), 0, 1)
+    return np.clip(np.float32(0.5) - signed * np.float32(0.5 / EDGE), 0, 1)
 
 
 @dataclass(frozen=True)
