@@ -17,6 +17,7 @@ _PLACES = {"upper": (6.0, 22.0, 42.0), "lower": (10.0, -44.0, -26.0)}
 """From the middle of a lung to the middle of its lobes: outwards, to the front, up."""
 _SIGN = {"right": 1.0, "left": -1.0}
 _DENSE = 38.0
+_DENSEST_BOWEL = 60.0
 
 Painted = Iterator[tuple[Part, Field]]
 """Voxels, and how far a lesion fills them."""
@@ -155,13 +156,12 @@ def _stone(rng: np.random.Generator, healthy: Scene, lesion: Lesion) -> Painted:
 
 
 def _ascites(rng: np.random.Generator, healthy: Scene, lesion: Lesion) -> Painted:
-    """Free fluid along the wall of the belly, organs pushed off it."""
+    """Free fluid along the wall of the belly, between the organs."""
     part, opacity = healthy.cavity
     signed = healthy.body.cavity.signed(*healthy.canvas.grid.at(part))
-    # Not where ribs and lungs are: the cavity's dome lies under them.
-    soft = ~np.isin(healthy.canvas.labels[part], [STRUCTURES[name] for name in STRUCTURES if "lung" in name])
-    drawn = opacity * soft * fill(-signed - np.float32(12 + 18 * lesion.severity))
-    healthy.canvas.blend(part, drawn, WATER, 0)
+    free = (healthy.canvas.labels[part] == 0) & (healthy.canvas.hounsfield[part] < _DENSEST_BOWEL)
+    drawn = opacity * free * fill(-signed - np.float32(14 + 22 * lesion.severity))
+    healthy.canvas.blend(part, drawn, WATER)
     yield part, drawn
 
 
