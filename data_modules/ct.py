@@ -193,11 +193,13 @@ class CTVolumes(DataModule):
         """The data set."""
         if self.root is None:
             from domainvl.samples import cached
+            from domainvl.samples.ct import ORGANS
 
             root = cached("ct")
+            layout: Layout = ImageTable(text_columns=ORGANS)
         else:
             root = existing_root(self.root, "CTVolumes")
-        layout = self._layout or (ImageTable() if (root / "studies.csv").exists() else VolumeFolders())
+            layout = self._layout or (ImageTable() if (root / "studies.csv").exists() else VolumeFolders())
         manifest = layout.read(root)
         if isinstance(layout, VolumeLayout):
             self._headers = layout.headers(root)

@@ -347,11 +347,16 @@ def test_a_turned_grid_shows_the_same_body():
     np.testing.assert_allclose(first.boxes[0][1], second.boxes[0][1], atol=12)
 
 
-def test_the_data_module_reads_the_set(small):
-    data = CTVolumes(str(small))
+def test_the_data_module_reads_the_set(small, monkeypatch):
+    monkeypatch.setattr("domainvl.samples.cached", lambda domain: {"ct": small}[domain])
+    data = CTVolumes()
     manifest = data.manifest
+    rows = {row["image"]: row for row in table(small)}
     assert list(data.classes) == list(FINDINGS)
     assert manifest.multilabel
     assert not manifest.rejected
-    assert len({(record.patient, record.study) for record in manifest.records}) < len(manifest.records)
+    assert {record.path for record in manifest.records} == set(rows)
     assert {record.view for record in manifest.records} == {"soft", "sharp"}
+    for record in manifest.records:
+        assert dict(record.texts) == {organ: rows[record.path][organ] for organ in ORGANS}
+    assert list(CTVolumes(str(small)).classes) == list(FINDINGS)
