@@ -7,6 +7,7 @@ moves with the tokens, so an adapter cannot forget to shift one of them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -31,6 +32,8 @@ class TokenState:
         spans: Inserted tokens by name.
         shared: Number of leading tokens that are known to be the same in every row, at most up to the pooled one;
             what a causal tower makes of them is the same in every row too.
+        parts: Number of consecutive rows that are parts of one input, as the slices of a volume are.
+        notes: What an adapter writes down on the way, by its name; blocks pass it on and do not read it.
         own: What each row has behind `tokens`, while these are a single row for all (`towers.shortcuts`).
     """
 
@@ -43,6 +46,8 @@ class TokenState:
     content: Tensor | None = None
     spans: Mapping[str, slice] = field(default_factory=dict)
     shared: int = 0
+    parts: int = 1
+    notes: Mapping[str, Tensor] = field(default_factory=dict)
     own: TokenState | None = None
     _mask: Tensor | None = field(default=None, repr=False, compare=False)
 
@@ -174,6 +179,32 @@ class TokenState:
             shared=0,
             _mask=None,
         )
+
+    def note(self, value: Tensor, name: str) -> TokenState:
+        """Write down `value` as `notes[name]`."""
+        return replace(self, notes={**self.notes, name: value})
+
+    def patches(self) -> slice:
+        """Where the patch tokens are: `prod(grid)` of them in a row, no special and no inserted ones."""
+        if self.grid is None:
+            raise RuntimeError("TokenState.patches: this state has no grid; texts and narrowed states have no patches")
+        inside = torch.zeros(self.length, dtype=torch.bool)
+        for span in self.spans.values():
+            inside[span] = True
+        own = (~inside).nonzero().squeeze(1)
+        prefix = int((~inside[: self.prefix]).sum())
+        found = own[prefix:]
+        count = math.prod(self.grid)
+        if len(found) != count or int(found[-1] - found[0]) != count - 1:
+            raise RuntimeError(
+                f"TokenState.patches: a grid of {self.grid} is {count} tokens in a row, this state has {len(found)}, "
+                f"with the spans {sorted(self.spans)}"
+            )
+        return slice(int(found[0]), int(found[-1]) + 1)
+
+    def whole(self, features: Tensor) -> Tensor:
+        """One feature per input from one per row: the mean over its parts, `[B * parts, ...] -> [B, ...]`."""
+        return features if self.parts == 1 else features.unflatten(0, (-1, self.parts)).mean(dim=1)
 
     def mask(self) -> Tensor | None:
         """One additive attention mask `[B or 1, 1, L, L]`, or None when every token sees every other.

@@ -15,6 +15,7 @@ SOURCES = sorted([*ROOT.glob("domainvl/**/*.py"), *ROOT.glob("data_modules/**/*.
 FLOORS = {
     "tokens": set(),
     "features": set(),
+    "organs": set(),
     "distributed": set(),
     "cache": set(),
     "errors": set(),

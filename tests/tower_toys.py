@@ -19,6 +19,8 @@ from transformers import (
     BertModel,
     CLIPConfig,
     CLIPModel,
+    LongformerConfig,
+    LongformerModel,
     RobertaConfig,
     RobertaModel,
     SiglipConfig,
@@ -30,9 +32,13 @@ from domainvl.towers import (
     HFClipImage,
     HFClipText,
     HFLanguageModel,
+    HFLongformer,
     HFSiglipImage,
     HFSiglipText,
     HFText,
+    Inflated,
+    MonaiViT,
+    Slices,
     TimmViT,
     Tower,
     open_clip_towers,
@@ -75,6 +81,10 @@ def shuffled(model: nn.Module) -> nn.Module:
 
 def images(size: int = SIZE) -> Tensor:
     return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(2))
+
+
+def volumes(*size: int, channels: int = 1) -> Tensor:
+    return torch.randn(3, channels, *size, generator=torch.Generator().manual_seed(2))
 
 
 def texts(lengths: tuple[int, ...], total: int, start: int = START, end: int = END, pad: int = PAD) -> TextInputs:
@@ -300,6 +310,28 @@ def _llm(kind: str, pooling: str, causal: bool = False) -> Toy:
     return Toy(tower, model, reference, texts((7, 7), 7), texts((9, 4, 6), 9))
 
 
+def _longformer() -> Toy:
+    config = LongformerConfig(
+        vocab_size=VOCAB,
+        hidden_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        intermediate_size=64,
+        attention_window=[4, 8, 4],
+        max_position_embeddings=CONTEXT + 2,
+        type_vocab_size=1,
+        pad_token_id=1,
+        bos_token_id=START,
+        eos_token_id=END,
+    )
+    model = shuffled(LongformerModel(config))
+
+    def reference(inputs: TextInputs) -> Tensor:
+        return model(input_ids=inputs.ids, attention_mask=inputs.keep.long()).last_hidden_state[:, 0]
+
+    return Toy(HFLongformer(model), model, reference, texts((11, 11), 11, pad=1), texts((13, 4, 6), 13, pad=1))
+
+
 def _timm(name: str, size: int = SIZE, **options: Any) -> Toy:
     model = timm_model(name, img_size=size, **options)
     return Toy(TimmViT(model), model, model, images(size))
@@ -328,6 +360,40 @@ def _openclip_text(model: Any, fixed: bool = False, pad_to: int = 9) -> Toy:
     return Toy(open_clip_towers(model)[1], model, reference, whole, padded, fixed)
 
 
+def _monai(classification: bool, **options: Any) -> Toy:
+    from monai.networks.nets import ViT
+
+    size = {"img_size": (8, 16, 24), "patch_size": (4, 8, 8), "hidden_size": 48, "mlp_dim": 64, "num_heads": 3}
+    model = shuffled(ViT(1, num_layers=3, classification=classification, num_classes=24, **size, **options))
+
+    def reference(inputs: Tensor) -> Tensor:
+        out = model(inputs)[0]
+        return out if classification else out.mean(dim=1)
+
+    return Toy(MonaiViT(model), model, reference, volumes(8, 16, 24))
+
+
+def _inflated(planar: Toy, **options: Any) -> Toy:
+    """One patch deep, where the 2-D model on the mean slice says what has to come out."""
+    side = planar.inputs.shape[-1]
+    tower = Inflated(planar.tower, (4, side, side), 4, positions="learned", **options)
+
+    def reference(inputs: Tensor) -> Tensor:
+        return planar.reference(inputs.mean(dim=2).expand(-1, 3, -1, -1))
+
+    inputs = volumes(4, side, side, channels=options.get("channels", 1))
+    return Toy(tower.eval(), planar.library, reference, inputs)
+
+
+def _slices(planar: Toy, chunk: int | None = None) -> Toy:
+    def reference(inputs: Tensor) -> Tensor:
+        slices = inputs.transpose(1, 2).flatten(0, 1).expand(-1, 3, -1, -1)
+        return planar.reference(slices).unflatten(0, (len(inputs), -1)).mean(dim=1)
+
+    side = planar.inputs.shape[-1]
+    return Toy(Slices(planar.tower, chunk).eval(), planar.library, reference, volumes(5, side, side))
+
+
 SMALL = {"embed_dim": 48, "depth": 3, "num_heads": 3}
 
 TOYS: dict[str, Callable[[], Toy]] = {
@@ -350,6 +416,7 @@ TOYS: dict[str, Callable[[], Toy]] = {
     "llm_text_qwen2_last": lambda: _llm("Qwen2", "last"),
     "llm_text_qwen3_latent": lambda: _llm("Qwen3", "latent"),
     "llm_text_gemma2_mean": lambda: _llm("Gemma2", "mean"),
+    "text_longformer": _longformer,
     "timm_vit": lambda: _timm("test_vit"),
     "timm_vit_avg": lambda: _timm("test_vit", global_pool="avg"),
     "timm_vit_map": lambda: _timm("test_vit3"),
@@ -370,6 +437,20 @@ TOYS: dict[str, Callable[[], Toy]] = {
     "biomedclip_image": lambda: _openclip_image(openclip_biomed()),
     "biomedclip_text": lambda: _openclip_text(openclip_biomed()),
     "openclip_hf_mean": lambda: _openclip_text(openclip_biomed("mean_pooler")),
+    "monai_vit": lambda: _monai(True),
+    "monai_vit_mean": lambda: _monai(False, proj_type="perceptron", qkv_bias=True, pos_embed_type="sincos"),
+    "inflated_hf_clip": lambda: _inflated(_hf_clip_image("sdpa")),
+    "inflated_hf_siglip": lambda: _inflated(_hf_siglip_image("sdpa"), channels=3),
+    "inflated_openclip": lambda: _inflated(_openclip_image(openclip_clip())),
+    "inflated_coca": lambda: _inflated(_openclip_image(openclip_coca())),
+    "inflated_timm": lambda: _inflated(_timm("test_vit")),
+    "inflated_timm_avg": lambda: _inflated(_timm("test_vit", global_pool="avg")),
+    "inflated_timm_registers": lambda: _inflated(_timm("vit_small_patch14_reg4_dinov2", size=28, **SMALL)),
+    "inflated_timm_distilled": lambda: _inflated(_timm("deit_tiny_distilled_patch16_224", **SMALL)),
+    "slices_hf_clip": lambda: _slices(_hf_clip_image("sdpa")),
+    "slices_hf_siglip": lambda: _slices(_hf_siglip_image("sdpa")),
+    "slices_timm": lambda: _slices(_timm("test_vit"), chunk=4),
+    "slices_openclip": lambda: _slices(_openclip_image(openclip_clip())),
     "openclip_hf_pooler": lambda: _openclip_text(openclip_biomed("cls_pooler")),
 }
 TEXTS = [name for name in TOYS if any(word in name for word in ("text", "bert", "openclip_hf"))]

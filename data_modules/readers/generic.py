@@ -219,12 +219,12 @@ class ClassFolders(Layout):
 
     def read(self, root: Path) -> Manifest:
         """The images in the class folders as records."""
-        splits = {folder.name: folder for folder in _folders(root) if _is_split(folder.name)}
+        splits = {folder.name: folder for folder in sub_folders(root) if is_split(folder.name)}
         tops = splits or {"": root}
-        classes = tuple(sorted({folder.name for top in tops.values() for folder in _folders(top)}))
+        classes = tuple(sorted({folder.name for top in tops.values() for folder in sub_folders(top)}))
         records = []
         for name, top in tops.items():
-            for folder in _folders(top):
+            for folder in sub_folders(top):
                 labels = present(classes, [folder.name])
                 for file in sorted(folder.rglob("*")):
                     if file.suffix.lower() in SUFFIXES:
@@ -239,11 +239,13 @@ class ClassFolders(Layout):
         return Manifest(root.name, root, tuple(records), classes, multilabel=False, warnings=(NO_PATIENTS,))
 
 
-def _folders(root: Path) -> list[Path]:
+def sub_folders(root: Path) -> list[Path]:
+    """The folders in a folder, without hidden ones."""
     return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _is_split(name: str) -> bool:
+def is_split(name: str) -> bool:
+    """Whether a folder is named like a split."""
     try:
         parse_split(name)
     except ValueError:

@@ -8,6 +8,7 @@ from domainvl.adapters.compose import Compose
 from domainvl.adapters.coop import CoOp
 from domainvl.adapters.crane import Crane
 from domainvl.adapters.dcar import DCAR
+from domainvl.adapters.depth_embedding import DepthEmbedding
 from domainvl.adapters.joint_stack import JointStack
 from domainvl.adapters.lora import LoRA
 from domainvl.adapters.maple import MaPLe
@@ -16,6 +17,10 @@ from domainvl.adapters.mmrlpp import MMRLpp
 from domainvl.adapters.probe import LinearProbe
 from domainvl.adapters.promptsrc import PromptSRC
 from domainvl.adapters.sgva import SgVA
+from domainvl.adapters.side_tuning import SideTuning
+from domainvl.adapters.slice_attention import SliceAttention
+from domainvl.adapters.slice_transformer import SliceTransformer
+from domainvl.adapters.st_adapter import STAdapter
 from domainvl.adapters.tip_adapter import TipAdapter
 from domainvl.adapters.vpt import VPT
 
@@ -30,12 +35,17 @@ __all__ = [
     "CoOp",
     "Compose",
     "Crane",
+    "DepthEmbedding",
     "JointStack",
     "LinearProbe",
     "LoRA",
     "MMRLpp",
     "MaPLe",
     "PromptSRC",
+    "STAdapter",
     "SgVA",
+    "SideTuning",
+    "SliceAttention",
+    "SliceTransformer",
     "TipAdapter",
 ]

@@ -11,7 +11,7 @@ def require_token_editing(method: str, *towers: Tower) -> None:
         if not tower.token_editing:
             raise TypeError(
                 f"{method} puts tokens between transformer blocks, which {type(tower).__name__} does not "
-                "have; use LinearProbe with this backbone, or a backbone with a ViT image tower"
+                "take; use LinearProbe with this backbone, or a backbone with a ViT image tower"
             )
 
 

@@ -135,7 +135,8 @@ class MMRL(Adapter):
         """See `Adapter.readout`; adds `image@rep.pooled` `[B, D]`."""
         features = super().readout(side, tower, state)
         if side == "image":
-            features["image@rep.pooled"] = self._represent(tower, tower.norm(state.take(SPAN)).mean(dim=1))
+            mean = state.whole(tower.norm(state.take(SPAN)).mean(dim=1))
+            features["image@rep.pooled"] = self._represent(tower, mean)
         return features
 
     def logits(self, features: Features, scale: Tensor, novel: bool = False) -> Features:

@@ -64,7 +64,7 @@ class SgVA(Adapter):
 
     def attach(self, backbone: Backbone) -> None:
         """See `Adapter.attach`."""
-        width = backbone.image.width
+        width = backbone.image.pooled_width
         self.mix = nn.Parameter(torch.tensor(0.5))
         self.layers = nn.Sequential(
             nn.Linear(width, self.widen * width, bias=False),

@@ -99,3 +99,15 @@ def load_tokenizer(owner: str, source: Source) -> Any:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def load_bert_tokenizer(owner: str, source: Source) -> Any:
+    """A BERT's tokenizer, lower case, also where the folder names a class of its own (CXR-BERT)."""
+    from transformers import BertTokenizer
+
+    require_files(owner, source, "vocab.txt", "tokenizer.json")
+    try:
+        return BertTokenizer.from_pretrained(source.folder, local_files_only=True, do_lower_case=True)
+    except (OSError, TypeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{owner}: {source.name!r} has no BERT tokenizer that can be loaded ({reason})") from error

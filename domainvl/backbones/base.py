@@ -5,13 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from domainvl.backbones._structure import Places, with_structure
 from domainvl.data.preset import Preset
 from domainvl.features import TextInputs
 from domainvl.towers.base import Tower
+
+if TYPE_CHECKING:
+    from domainvl.data.volume_preset import VolumePreset
 
 
 @dataclass(frozen=True)
@@ -45,14 +50,14 @@ class Backbone(nn.Module, ABC):
         text: The text tower.
         logit_scale: Log of the temperature, a scalar.
         logit_bias: Bias of sigmoid models, or None.
-        preset: Preprocessing of images.
+        preset: Preprocessing of images or volumes.
     """
 
     image: Tower
     text: Tower
     logit_scale: nn.Parameter
     logit_bias: nn.Parameter | None
-    preset: Preset
+    preset: Preset | VolumePreset
 
     @property
     @abstractmethod
@@ -75,6 +80,12 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def spec(self) -> BackboneSpec:
         """Which model this is."""
+
+    def blank(self) -> Tensor:
+        """One empty input of the image tower, `[1, C, ...]`."""
+        if not isinstance(self.preset, Preset):
+            raise NotImplementedError(f"{type(self).__name__}: blank() must return one empty volume")
+        return torch.zeros(1, 3, self.preset.size, self.preset.size, device=self.logit_scale.device)
 
     def scale(self) -> Tensor:
         """The factor that cosines are multiplied with, a scalar (some checkpoints hold it as `[1]`)."""

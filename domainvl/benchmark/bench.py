@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from jsonargparse import ArgumentParser
@@ -30,6 +30,9 @@ from domainvl.data.splits import split_hash
 from domainvl.evaluation import evaluate
 from domainvl.evaluation.files import plain, versions
 from domainvl.tasks import Classification
+
+if TYPE_CHECKING:
+    from domainvl.data.volume_preset import VolumePreset
 
 PIXEL_GIB = 2.0
 RESAMPLES = 1000
@@ -146,7 +149,7 @@ class Bench:
                 self._backbones[key] = cls(*args, **kwargs)
         return copy.deepcopy(self._backbones[key])
 
-    def _data(self, spec: Mapping[str, Any], preset: Preset, **changes: Any) -> DataModule:
+    def _data(self, spec: Mapping[str, Any], preset: Preset | VolumePreset, **changes: Any) -> DataModule:
         """A data module of a recipe; tables are read once per process."""
         arguments = {**spec["init_args"], **changes}
         if arguments.get("preset") is None:
@@ -163,7 +166,7 @@ class Bench:
     def _part(
         self,
         spec: Mapping[str, Any],
-        preset: Preset,
+        preset: Preset | VolumePreset,
         whole: DataModule,
         manifest: Manifest,
         classes: Sequence[str] | None,

@@ -11,6 +11,7 @@ from domainvl.evaluation.alignment_result import (
 )
 from domainvl.evaluation.bootstrap import Interval
 from domainvl.evaluation.files import write_metrics, write_predictions
+from domainvl.evaluation.findings import CT_RATE_16, CT_RATE_18, FindingProtocol, FindingResult, evaluate_findings
 from domainvl.evaluation.grounding import GroundingProtocol, Phrases, PhraseScore, score_phrase, upsample
 from domainvl.evaluation.image_copies import Fingerprints
 from domainvl.evaluation.leakage import Leakage, SplitContent, check_leakage
@@ -23,12 +24,16 @@ from domainvl.evaluation.sampling import exclusive_sample, patient_subsets
 from domainvl.evaluation.table import print_alignment, print_table
 
 __all__ = [
+    "CT_RATE_16",
+    "CT_RATE_18",
     "METRICS",
     "AlignmentEvaluation",
     "AlignmentPredictions",
     "ClassResult",
     "Embeddings",
     "Evaluation",
+    "FindingProtocol",
+    "FindingResult",
     "Fingerprints",
     "GroundingProtocol",
     "Interval",
@@ -45,6 +50,7 @@ __all__ = [
     "check_leakage",
     "evaluate",
     "evaluate_alignment",
+    "evaluate_findings",
     "exclusive_sample",
     "headline",
     "headline_alignment",

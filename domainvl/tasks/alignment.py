@@ -166,7 +166,7 @@ class Alignment(Task):
     def _blank(self) -> dict[str, Any]:
         """Two pairs that look like those of a batch."""
         device = self.backbone.logit_scale.device
-        image = torch.zeros(2, *self.preset.shape, device=device)
+        image = torch.cat([self.backbone.blank()] * 2)
         number = torch.arange(2, device=device)
         blank: dict[str, Any] = {"group": number, "study": number, "index": number, "label": number}
         if self.multilabel:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from domainvl.features import Batch, Features
 from domainvl.objectives.base import Context, Objective, batch_needs, feature_needs, required
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.schedule import Schedule
+
+if TYPE_CHECKING:
+    from domainvl.data.volume_preset import VolumePreset
 
 
 class Task(LightningModule):
@@ -73,7 +76,7 @@ class Task(LightningModule):
         self._batches = 0
 
     @property
-    def preset(self) -> Preset:
+    def preset(self) -> Preset | VolumePreset:
         """Preprocessing that the backbone asks for; data modules read it."""
         return self.backbone.preset
 

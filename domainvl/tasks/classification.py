@@ -156,9 +156,8 @@ class Classification(Task):
 
     def _offered(self) -> Features:
         """The features that a step makes, for one blank image."""
-        blank = torch.zeros(1, *self.preset.shape, device=self.backbone.logit_scale.device)
         with torch.no_grad():
-            return self.features(blank, frozen_image=True)
+            return self.features(self.backbone.blank(), frozen_image=True)
 
     def outcome(self) -> Outcome:
         """Class probabilities of the last evaluation."""

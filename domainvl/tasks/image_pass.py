@@ -127,7 +127,7 @@ class CachedPass:
         row: dict[str, Tensor] = {}
         # Embedded pixels (first block 0) take more room than time.
         if self.image.first > 0:
-            row["tokens"] = seen.prefix.tokens
+            row["tokens"] = seen.prefix.tokens.unflatten(0, (-1, seen.prefix.parts))
         if seen.frozen is not None:
             row["frozen"] = seen.frozen
         return {name: tensor for name, tensor in row.items() if self._store is None or name in self._store.fields}
@@ -135,6 +135,7 @@ class CachedPass:
     def _state(self, tokens: Tensor) -> TokenState:
         if self._layout is None:
             raise RuntimeError("CachedPass: rows are read before their layout is known")
+        tokens = tokens.flatten(0, 1)
         readout = self._layout.readout
         rows = None if readout is None else readout[:1].expand(len(tokens))
         return replace(self._layout, tokens=tokens, readout=rows, _mask=None)

@@ -10,6 +10,7 @@ from torch import Tensor
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.data.boxes import Box, preset_box
+from domainvl.data.preset import Preset
 from domainvl.evaluation.grounding import PhraseScore, score_phrase, upsample
 from domainvl.features import Features
 
@@ -47,6 +48,8 @@ class PhraseMaps:
 
     def _score(self, patches: Tensor, grid: Sequence[int], phrase: str, boxes: Sequence[Box]) -> PhraseScore:
         preset = self.backbone.preset
+        if not isinstance(preset, Preset):
+            raise TypeError(f"PhraseMaps: boxes are those of pictures, {type(self.backbone).__name__} takes volumes")
         cosines = (patches @ self._features[phrase]).view(*grid).cpu().numpy()
         places = [preset_box(box, preset) or _OUTSIDE for box in boxes]
         return score_phrase(upsample(cosines, preset.shape[1:]), places)

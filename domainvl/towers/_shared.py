@@ -168,6 +168,18 @@ def prefixed(path: str, blocks: str, depth: int) -> list[str]:
     return [f"{path}.{blocks}.{index}" if path else f"{blocks}.{index}" for index in range(depth)]
 
 
+def fill(owner: str, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Give a model all of its tensors; names or shapes that do not fit are an error."""
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    missing, unknown = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or unknown:
+        raise ValueError(f"{owner}: the weights do not fit; missing {missing[:3]}, unknown {unknown[:3]}")
+    for name, shape in expected.items():
+        if tuple(tensors[name].shape) != shape:
+            raise ValueError(f"{owner}: {name} of the weights is {tuple(tensors[name].shape)}, expected {shape}")
+    model.load_state_dict(dict(tensors))
+
+
 def output_size(projection: nn.Module, width: int) -> int:
     """Size of a projected feature, asked of the projection itself."""
     weight = next(projection.parameters(), None)

@@ -98,6 +98,11 @@ class Tower(nn.Module, ABC):
         """Full names, inside the library's own model, of the layers called `parts` (of LORA_PARTS) here."""
 
     @property
+    def pooled_width(self) -> int:
+        """Size of a pooled feature: that of a token, but in a few models."""
+        return self.width
+
+    @property
     def layers(self) -> Sequence[nn.Module]:
         """The library's own blocks, in order; nothing where there are none."""
         return ()

@@ -32,8 +32,7 @@ class TimmCNN(Tower):
         self.projection = nn.Identity() if projection is None else projection
         self.depth = 0
         self.width = self.model.num_features
-        pooled = getattr(model, "head_hidden_size", self.width) or self.width
-        self.out_dim = output_size(nn.Sequential(self.model.get_classifier(), self.projection), pooled)
+        self.out_dim = output_size(nn.Sequential(self.model.get_classifier(), self.projection), self.pooled_width)
 
     def embed(self, inputs: Tensor, words: Words | None = None) -> TokenState:
         """Pixels `[B, C, H, W]` to the last feature map as tokens `[B, H' W', width]`."""
@@ -64,6 +63,11 @@ class TimmCNN(Tower):
         """The model's own pooling of every cell of its last feature map by itself."""
         cells = self.model.forward_head(tokens.flatten(0, 1)[..., None, None], pre_logits=True)
         return cells.unflatten(0, tokens.shape[:2])
+
+    @property
+    def pooled_width(self) -> int:
+        """See `Tower.pooled_width`: some heads have a hidden layer in front of the classifier."""
+        return getattr(self.model, "head_hidden_size", self.width) or self.width
 
     def project(self, pooled: Tensor) -> Tensor:
         """The model's classifier and the projection."""

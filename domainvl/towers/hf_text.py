@@ -29,7 +29,6 @@ from domainvl.towers.opened import Opened, open_bert
 Pooling = Literal["cls", "mean", "pooler"]
 """The first token; the mean over real tokens; the first token through the model's own pooler."""
 
-_TYPES = ("bert", "roberta", "xlm-roberta")
 _PARTS: Parts = {
     ("q",): ("attention.self.query",),
     ("k",): ("attention.self.key",),
@@ -50,6 +49,8 @@ class HFText(Tower):
         path: Name of `model` inside the library's model, for `lora_targets`.
     """
 
+    types: tuple[str, ...] = ("bert", "roberta", "xlm-roberta")
+
     def __init__(
         self, model: Any, pooling: Pooling = "cls", projection: nn.Module | None = None, path: str = ""
     ) -> None:
@@ -57,10 +58,10 @@ class HFText(Tower):
         self.encoder = model
         config = self.encoder.config
         decoder = " as decoder" if getattr(config, "is_decoder", False) else ""
-        if config.model_type not in _TYPES or decoder:
+        if config.model_type not in self.types or decoder:
             raise ValueError(
-                f"HFText: model_type {config.model_type!r}{decoder} is not supported; supported encoders are "
-                f"{', '.join(_TYPES)}"
+                f"{type(self).__name__}: model_type {config.model_type!r}{decoder} is not supported; supported "
+                f"encoders are {', '.join(self.types)}"
             )
         if pooling not in ("cls", "mean", "pooler"):
             raise ValueError(f"HFText: pooling {pooling!r} is not one of cls, mean, pooler")

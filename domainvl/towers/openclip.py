@@ -119,6 +119,11 @@ class OpenClipImage(Tower):
             0, tokens.shape[:2]
         )
 
+    @property
+    def pooled_width(self) -> int:
+        """See `Tower.pooled_width`: CoCa pools into vectors of the shared size."""
+        return self.width if self.visual.attn_pool is None else self.visual.ln_post.normalized_shape[0]
+
     def project(self, pooled: Tensor) -> Tensor:
         """The matrix `proj`."""
         return pooled if self.visual.proj is None else pooled @ self.visual.proj

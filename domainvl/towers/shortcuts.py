@@ -132,7 +132,7 @@ def _narrowed(state: TokenState, reads: Collection[str], tokens: Tensor) -> Toke
         spans[name] = slice(at, at + count)
         at += count
     readout = torch.zeros(tokens.shape[0], dtype=torch.long, device=tokens.device)
-    return TokenState(tokens, readout=readout, prefix=1, spans=spans)
+    return TokenState(tokens, readout=readout, prefix=1, spans=spans, parts=state.parts, notes=state.notes)
 
 
 def _moved(span: slice, by: int) -> slice:

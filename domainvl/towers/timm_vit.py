@@ -60,7 +60,7 @@ class TimmViT(Tower):
         tokens = model._pos_embed(patches)
         # Eva gives its rotary table along; `block` asks for it anew because insertions change it.
         tokens = self.enter(tokens[0] if isinstance(tokens, tuple) else tokens)
-        readout = first(len(tokens), tokens.device) if self._reads_class_token else None
+        readout = first(len(tokens), tokens.device) if self.reads_class_token else None
         return TokenState(tokens, readout=readout, prefix=model.num_prefix_tokens, grid=grid)
 
     def enter(self, tokens: Tensor) -> Tensor:
@@ -116,7 +116,8 @@ class TimmViT(Tower):
         return lora_names(self, table, prefixed(self.path, "blocks", self.depth), parts)
 
     @property
-    def _reads_class_token(self) -> bool:
+    def reads_class_token(self) -> bool:
+        """Whether the first token is what is pooled."""
         return self.model.global_pool == "token" and not hasattr(self.model, "dist_token")
 
     def _rope(self, state: TokenState) -> Tensor:

@@ -11,6 +11,7 @@ from domainvl.backbones._loading import weights_digest
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.data.preset import Preset
 from domainvl.features import TextInputs
+from domainvl.towers import Hlip, HlipModel, Inflated, Slices
 from domainvl.towers.hf_clip import HFClipImage, HFClipText
 
 WORDS, PAD, START, END = 60, 60, 61, 62
@@ -123,6 +124,45 @@ def timm_and_bert(name="vit", image="test_vit"):
     )
 
 
+class OfPictures:
+    """Volumes for tests that know pictures `[B, 3, H, W]`: their colours are three slices."""
+
+    def embed(self, inputs, words=None):
+        return super().embed(inputs[:, None], words)
+
+
+class InflatedPictures(OfPictures, Inflated):
+    pass
+
+
+class SlicedPictures(OfPictures, Slices):
+    pass
+
+
+def inflated():
+    planar = openclip()
+    return Toy(planar.model, InflatedPictures(planar.image, (3, SIZE, SIZE), 1), planar.text)
+
+
+def slices():
+    planar = hf_clip()
+    return Toy(planar.model, SlicedPictures(planar.image), planar.text)
+
+
+class HlipPictures(OfPictures, Hlip):
+    pass
+
+
+def hlip():
+    planar = hf_clip()
+    image = HlipModel(40, 4, 4, (1, 16, 16), (3, 2, 2))
+    shaken(image)
+    library = nn.ModuleDict({"image": image, "image_projection": nn.Linear(40, 24), "clip": planar.model})
+    text = HFClipText(planar.model)
+    text.lora_targets = lambda parts: [f"clip.{name}" for name in HFClipText.lora_targets(text, parts)]
+    return Toy(library, HlipPictures(image, library["image_projection"], (1, 3), "image"), text)
+
+
 def cnn():
     return timm_and_bert("cnn", "test_resnet")
 
@@ -132,6 +172,9 @@ TOYS = {
     "hf_siglip": hf_siglip,
     "openclip": openclip,
     "timm_and_bert": timm_and_bert,
+    "inflated": inflated,
+    "slices": slices,
+    "hlip": hlip,
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 import yaml
-from adapters.test_adapters import ADAPTERS, trained
+from adapters.test_adapters import pairs, trained
 from adapters.toys import CLASSES, TOYS, attached, class_features, moved, pictures, scores, texts, toy
 from huggingface_hub import ModelCard, constants
 from peft import PeftModel
@@ -55,8 +55,7 @@ def saved(tmp_path):
     return save(tmp_path / "adapter", moved(attached(MMRL(tokens=3, width=16), backbone)), backbone)
 
 
-@pytest.mark.parametrize("where", TOYS)
-@pytest.mark.parametrize("name", ADAPTERS)
+@pairs
 def test_round_trip_gives_identical_scores(tmp_path, name, where):
     adapter, backbone = trained(name, where)
     before = scores(adapter, backbone)

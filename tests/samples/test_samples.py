@@ -264,7 +264,7 @@ def test_concurrent_callers_share_one_copy(tmp_path: Path) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"unknown domain 'mri'; known: cxr"):
+    with pytest.raises(ValueError, match=r"unknown domain 'mri'; known: ct, cxr, cxr-reports"):
         samples.write("mri", tmp_path / "new")
     with pytest.raises(ValueError, match="unknown domain"):
         samples.cached("mri")

@@ -1,0 +1,77 @@
+"""CT-CLIP (Hamamci et al., arXiv 2403.17834) from the file that its authors published (`CT-CLIP_v2.pt`).
+
+The weights are licensed CC BY-NC-SA and lie behind a form; nothing is downloaded here but the tokenizer. Logits are
+exp(temperature) cos, as in their code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from domainvl.backbones._loading import locate, weights_digest
+from domainvl.backbones._published import VolumeModel, below, bert_of, known_only, linear, read_weights
+from domainvl.backbones._texts import encode, load_bert_tokenizer
+from domainvl.backbones.base import BackboneSpec
+from domainvl.backbones.volume import VolumeBackbone
+from domainvl.data.volume_preset import CT_CLIP, VolumePreset
+from domainvl.features import TextInputs
+from domainvl.towers.ctvit import CTViT, CTViTModel
+from domainvl.towers.hf_text import HFText
+
+CXR_BERT = "microsoft/BiomedVLP-CXR-BERT-specialized"
+
+
+class CTCLIP(VolumeBackbone):
+    """CT-CLIP: CT-ViT and CXR-BERT.
+
+    Args:
+        weights: The checkpoint, `.pt` or `.safetensors`.
+        tokenizer: Hub id or folder of CXR-BERT's tokenizer.
+        tokenizer_revision: Branch, tag or commit of `tokenizer` on the Hub.
+        preset: Preprocessing of volumes.
+        patch: Voxels of a patch along D, H and W, which the tensors do not tell.
+    """
+
+    def __init__(
+        self,
+        weights: str,
+        tokenizer: str = CXR_BERT,
+        tokenizer_revision: str | None = None,
+        preset: VolumePreset = CT_CLIP,
+        patch: tuple[int, int, int] = (10, 20, 20),
+    ) -> None:
+        super().__init__()
+        self.preset = preset
+        tensors = read_weights("CTCLIP", weights)
+        known_only("CTCLIP", tensors, ("visual_transformer.", "text_transformer.", "to_", "temperature"))
+        if "temperature" not in tensors:
+            raise ValueError("CTCLIP: the checkpoint lacks temperature; it is no CT-CLIP")
+        image = CTViTModel.from_published(below(tensors, "visual_transformer."), patch)
+        text = bert_of("CTCLIP", below(tensors, "text_transformer."))
+        into, text_into = (linear("CTCLIP", tensors, name) for name in ("to_visual_latent", "to_text_latent"))
+        self.model = VolumeModel(image, text, into, text_into)
+        self.image = CTViT(image, into, "image")
+        self.text = tower = HFText(text, "cls", text_into, "text")
+        self._context = tower.context
+        self.logit_scale, self.logit_bias = nn.Parameter(tensors["temperature"].clone()), None
+        self.tokenizer = load_bert_tokenizer(
+            "CTCLIP", locate("CTCLIP", tokenizer, tokenizer_revision, ("*.json", "*.txt"))
+        )
+        self._name, self._weights = Path(weights).name, weights_digest(self.model)
+        self.eval()
+
+    @property
+    def library(self) -> nn.Module:
+        """A module with `image`, `text` and the two projections."""
+        return self.model
+
+    def tokenize(self, texts: Sequence[str]) -> TextInputs:
+        """Texts to ids, cut after the longest text."""
+        return encode("CTCLIP", self.tokenizer, texts, self._context, fixed=False)
+
+    def spec(self) -> BackboneSpec:
+        """Which file this is."""
+        return BackboneSpec("CTCLIP", self._name, None, self._weights, self.preset.digest)
