@@ -38,6 +38,7 @@ class Tower(nn.Module, ABC):
         depth: Number of blocks.
         out_dim: Size of a projected feature.
         token_editing: Whether tokens can be inserted between blocks; a CNN says False and adapters refuse it.
+        has_locals: Whether `locals` gives features of places and words; the towers of volumes and Longformer do not.
         checkpointing: Recompute blocks in the backward pass instead of storing their activations.
         block_type: Number format of the blocks when it is not fp32 (`cast_blocks`).
         onednn: Run frozen linear layers on the CPU by oneDNN.
@@ -47,6 +48,7 @@ class Tower(nn.Module, ABC):
     depth: int
     out_dim: int
     token_editing: bool = True
+    has_locals: bool = True
     checkpointing: bool = False
     block_type: torch.dtype | None = None
     onednn: bool = False
@@ -86,6 +88,11 @@ class Tower(nn.Module, ABC):
 
         Patches of an image; of a text as many columns as its ids have, real where an id is neither special nor padding.
         """
+        if not self.has_locals:
+            raise TypeError(
+                f"{type(self).__name__} gives no local features; use objectives that read pooled features, or a tower "
+                "of pictures"
+            )
         tokens, mask = own_tokens(state)
         return self.project(self.alone(tokens)), mask
 

@@ -168,6 +168,8 @@ class CTViT(Tower):
 
     token_editing = False
 
+    has_locals = False
+
     def __init__(self, model: CTViTModel, projection: nn.Linear, path: str = "") -> None:
         super().__init__()
         self.model, self.projection, self.path = model, projection, path

@@ -22,6 +22,8 @@ from domainvl.towers.opened import Opened
 class HFLongformer(HFText):
     """A `LongformerModel`; see `HFText` for its arguments."""
 
+    has_locals = False
+
     types = ("longformer",)
 
     def block(self, index: int, state: TokenState) -> TokenState:

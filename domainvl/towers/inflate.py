@@ -69,6 +69,8 @@ class Inflated(Tower):
 
     depth_positions: Tensor
 
+    has_locals = False
+
     def __init__(
         self,
         tower: Tower,

@@ -29,6 +29,8 @@ class Slices(Tower):
         chunk: Most slices that go through a block at a time, which bounds memory; None for all.
     """
 
+    has_locals = False
+
     def __init__(self, tower: Tower, chunk: int | None = None) -> None:
         super().__init__()
         if chunk is not None and chunk < 1:

@@ -9,7 +9,9 @@ import timm
 import torch
 import torch.nn.functional as F
 import tower_toys as toys
-from tower_toys import IMAGES, TEXTS, TOYS, toy
+from tower_toys import IMAGES, toy
+from tower_toys import TEXTS as ALL_TEXTS
+from tower_toys import TOYS as ALL
 
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
@@ -17,6 +19,8 @@ from domainvl.towers import timm_tower
 from domainvl.towers.locals import own_tokens, pool_words
 
 LENGTHS = (9, 4, 6)
+TOYS = [name for name in ALL if toy(name).tower.has_locals]
+TEXTS = [name for name in ALL_TEXTS if name in TOYS]
 FIXED = [name for name in TEXTS if toy(name).fixed]
 
 
@@ -28,6 +32,13 @@ def inputs_of(name):
 def finished(name, inputs=None):
     tower = toy(name).tower
     return tower.run(tower.embed(inputs_of(name) if inputs is None else inputs))
+
+
+@pytest.mark.parametrize("name", [name for name in ALL if name not in TOYS])
+def test_other_towers_refuse_by_name(name):
+    tower = toy(name).tower
+    with pytest.raises(TypeError, match=f"{type(tower).__name__} gives no local features"):
+        tower.locals(finished(name))
 
 
 @pytest.mark.parametrize("name", TOYS)
