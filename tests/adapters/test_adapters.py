@@ -251,6 +251,27 @@ def test_probe_starts_as_the_zero_shot_classifier(where):
     torch.testing.assert_close(scores(adapter, backbone)["image.logits"], zero_shot, rtol=0, atol=1e-5)
 
 
+NO_STRENGTH = {
+    "CLIPAdapter": partial(CLIPAdapter, ratio=1e-7),
+    "DepthEmbedding": DepthEmbedding,
+    "LinearProbe": LinearProbe,
+    "LoRA": partial(LoRA, dropout=0.0),
+    "STAdapter": partial(STAdapter, width=8),
+    "SideTuning": partial(SideTuning, width=6),
+}
+"""Methods that have a strength, or start without any; learned tokens are there or not."""
+
+
+@everywhere
+@pytest.mark.parametrize("name", NO_STRENGTH)
+def test_no_strength_is_the_untouched_model(name, where):
+    backbone = toy(where)
+    with torch.no_grad():
+        base = cosine_logits(backbone.image(pictures()), class_features(backbone), backbone.scale())
+        adapter = attached(NO_STRENGTH[name](), backbone)
+        torch.testing.assert_close(scores(adapter, backbone)["image.logits"], base, rtol=0, atol=2e-5)
+
+
 def test_probe_wants_prime_first():
     with pytest.raises(RuntimeError, match="prime"):
         LinearProbe().logits({"image.pooled": torch.zeros(1, 4)}, torch.tensor(1.0))
