@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,9 +14,8 @@ from domainvl.data.decoder import Decoder, decoded
 from domainvl.data.labels import Label, LabelPolicy
 from domainvl.data.manifest import Manifest
 from domainvl.data.pairing import Pairing
+from domainvl.data.progress import shown
 from domainvl.data.rejects import Reject, Rejects, UnreadableImage
-
-_SILENT_SECONDS = 2.0
 
 
 class ImageSet(Dataset[Any]):
@@ -127,7 +125,7 @@ class ImageSet(Dataset[Any]):
             return None
 
         with ThreadPoolExecutor(max(1, workers)) as pool:
-            for item, reason in enumerate(_shown(pool.map(read, range(len(self))), len(self), title)):
+            for item, reason in enumerate(shown(pool.map(read, range(len(self))), len(self), title)):
                 (good if reason is None else bad).append(item)
                 if reason is not None:
                     self.rejects.add([self.reject(item, reason)])
@@ -151,23 +149,3 @@ class ImageSet(Dataset[Any]):
 
     def _empty(self, rows: int) -> Tensor:
         return torch.empty(rows, *self.decoder.shape, dtype=self.decoder.dtype)
-
-
-def _shown(steps: Iterator[str | None], total: int, title: str) -> Iterator[str | None]:
-    """The same steps, with a progress bar once they have taken a while."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = progress.add_task(title, total=total)
-    began = time.monotonic()
-    try:
-        for step in steps:
-            progress.advance(task)
-            if not progress.live.is_started and time.monotonic() - began > _SILENT_SECONDS:
-                progress.start()
-            yield step
-    finally:
-        if progress.live.is_started:
-            progress.stop()

@@ -76,7 +76,8 @@ class Ranks:
         rows = np.flatnonzero((places > 0) & (self.tied >= places))
         left, tied, hits = places[rows], self.tied[rows], self.hits[rows]
         for drawn in range(int(left.max(initial=0))):
-            missed[rows] *= np.where(drawn < left, (tied - drawn) / (tied + hits - drawn), 1.0)
+            draws = drawn < left
+            missed[rows] *= np.where(draws, (tied - drawn) / np.where(draws, tied + hits - drawn, 1.0), 1.0)
         return np.asarray(1.0 - missed)
 
 
