@@ -143,6 +143,11 @@ class DataModule(LightningDataModule, ABC):
         """The image sets that were set up, by split."""
         return self._sets
 
+    def images_of(self, split: Split) -> ImageSet:
+        """The images of a split; not in memory where no stage has asked for it yet."""
+        found = self._sets.get(split)
+        return self._images(self.manifest, self.manifest.positions(split)) if found is None else found
+
     def boxes(self, position: int) -> Sequence[Box]:
         """Where phrases are true in an image."""
         return self.manifest.records[position].boxes
