@@ -82,7 +82,7 @@ class Task(LightningModule):
 
     def hashes(self) -> dict[str, str]:
         """What a result depends on besides the data."""
-        return {"preset": self.preset.digest, "backbone": self.backbone.spec().weights}
+        return {"preset": self.preset.digest, "backbone": self.backbone.spec().digest}
 
     def adopt(
         self,
