@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+import library_toys as library
 import pytest
 import torch
-import tower_toys as toys
 from checkpoint_toys import TEXTS, pair, pair_llm
 from safetensors.torch import load_file, save_file
 
@@ -63,7 +63,7 @@ def test_latent_attention_comes_with_the_checkpoint_or_from_the_seed(tmp_path):
     assert torch.equal(backbone.text.latent.latents, again.text.latent.latents)
     assert backbone.text.latent.latents.shape == (512, 48)
     assert backbone.spec() == again.spec()
-    published = toys.shuffled(LatentAttention(48, latents=7))
+    published = library.shuffled(LatentAttention(48, latents=7))
     path = sorted((tmp_path / "llm").glob("*.safetensors"))[0]
     weights = load_file(path) | {f"latent_attn.{name}": value for name, value in published.state_dict().items()}
     index = json.loads((tmp_path / "llm" / "model.safetensors.index.json").read_text())
