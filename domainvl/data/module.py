@@ -262,15 +262,32 @@ class DataModule(LightningDataModule, ABC):
         """Augment (training only) and normalise, on the device."""
         if self.trainer is None or not self.trainer.training:
             return finished(batch, self.decoder)
-        second = bool(getattr(self.trainer.lightning_module, "second_view", False))
         epoch = self.trainer.current_epoch
-        return finished_training(batch, self.decoder, self.augment, self._seed, epoch, second)
+        return finished_training(batch, self.decoder, self.augment, self._seed, epoch, self._second_view)
 
     def pictures(self) -> Pictures | None:
         """The training pictures, where they are finitely many and in memory."""
         return Pictures.of(self._sets["train"], self.augment, self._seed)
 
+    @property
+    def _second_view(self) -> bool:
+        """Whether what is trained reads every image once more, changed otherwise."""
+        return self.trainer is not None and bool(getattr(self.trainer.lightning_module, "second_view", False))
+
+    def _check_second_view(self) -> None:
+        """An unchanged second view would teach nothing, so there has to be a way to change it."""
+        if not self._second_view or self.augment is not None:
+            return
+        todo = "set data.augment ({} for the usual changes)"
+        if not self.augmentable:
+            todo = "what it reads cannot be augmented, so use objectives that do without"
+        raise ValueError(
+            f"{type(self).__name__}: an objective reads a second view of every image (image@second...), but "
+            f"data.augment is null; {todo}"
+        )
+
     def _setup_fit(self) -> None:
+        self._check_second_view()
         train = self._usable("train")
         validate = self._usable("validate") if self.manifest.positions("validate") else []
         if self.shots is not None:
