@@ -122,8 +122,8 @@ class VolumePreset:
         lead, space = volumes.shape[:-3], volumes.shape[-3:]
         shape = (*lead, len(self.windows), *space)
         if volumes.device.type == "cpu":
-            # Memory of numpy's comes in huge pages, where the system has any: a tenth of the page faults. Pieces stay in
-            # the processor's cache through all steps.
+            # Memory of numpy's comes in huge pages, where the system has any, and not in thousands of page faults.
+            # Pieces stay in the processor's cache through all steps.
             result, piece = torch.from_numpy(np.empty(shape, np.float32)), _PIECE
         else:
             result, piece = torch.empty(shape, device=volumes.device), max(1, space.numel())

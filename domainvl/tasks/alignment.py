@@ -18,6 +18,7 @@ from domainvl.distributed import gather
 from domainvl.evaluation import Predictions
 from domainvl.evaluation.alignment_result import AlignmentPredictions, headline_alignment
 from domainvl.evaluation.outcome import Classified, Outcome
+from domainvl.evaluation.retrieval import STUDY, RetrievalProtocol
 from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
@@ -62,6 +63,7 @@ class Alignment(Task):
         train_temperature: Whether the factor on cosines is learned too; it is stored with the adapter.
         encode_chunk: Images, or reports, that are encoded at once. Larger batches are recomputed chunk by chunk in
             the backward pass: same gradients, memory of one chunk, about a third more time.
+        retrieval: How retrieval is counted; see `domainvl.evaluation.retrieval`.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Alignment(Task):
         queue: Queue | None = None,
         train_temperature: bool = False,
         encode_chunk: int | None = None,
+        retrieval: RetrievalProtocol = STUDY,
     ) -> None:
         super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
         if encode_chunk is not None and encode_chunk < 1:
@@ -83,6 +86,7 @@ class Alignment(Task):
         self.teacher, self.queue = teacher, queue
         self.train_temperature = train_temperature
         self.encode_chunk = encode_chunk
+        self.retrieval = retrieval
         self._wanted = {key for objective in self.objectives.values() for key in feature_needs(objective.needs)}
         self._rows: list[dict[str, Any]] = []
         self._evaluated: Features | None = None
@@ -305,7 +309,7 @@ class Alignment(Task):
         if self.predictions is None:
             return
         stage = "test" if self.trainer.testing else "val"
-        for name, value in headline_alignment(self.predictions).items():
+        for name, value in headline_alignment(self.predictions, self.retrieval).items():
             self.log(f"{stage}/{name}", value, prog_bar=name in _SHOWN, rank_zero_only=True)
 
     on_test_epoch_end = on_validation_epoch_end
@@ -330,4 +334,5 @@ class Alignment(Task):
             return Classified(self._classes)
         if self.predictions is None:
             return super().outcome()
-        return Aligned(self.predictions, leakage_of(self.trainer.datamodule))  # type: ignore[attr-defined]
+        leakage = leakage_of(self.trainer.datamodule)  # type: ignore[attr-defined]
+        return Aligned(self.predictions, leakage, self.retrieval)
