@@ -29,10 +29,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domainvl.data.progress import shown
 from domainvl.data.rejects import UnreadableImage
 from domainvl.data.volume import Matrix, Volume
 from domainvl.data.volume_plan import VolumePlan
+from domainvl.progress import shown
 
 _VERSION = 1
 _HOUR = 3600.0
