@@ -214,6 +214,18 @@ class Task(LightningModule):
             self._batches += 1
         return batch
 
+    def on_after_backward(self) -> None:
+        """Say what to set where DDP waits for gradients that do not come; torch says it a step later and at length."""
+        if self._batches > 1 or getattr(self.trainer.strategy.model, "find_unused_parameters", True):
+            return
+        idle = [name for name, weight in self.named_parameters() if weight.requires_grad and weight.grad is None]
+        if idle:
+            raise RuntimeError(
+                f"{type(self).__name__}: {len(idle)} trained tensors, {idle[0]!r} among them, have no part in the loss "
+                f"of epoch {self.current_epoch} (objectives: {', '.join(self.objectives)}), and processes wait for "
+                "them; set trainer.strategy: ddp_find_unused_parameters_true"
+            )
+
     def on_train_epoch_end(self) -> None:
         """Let the adapter average its weights."""
         if self.adapter is not None:

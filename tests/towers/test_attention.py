@@ -51,7 +51,7 @@ def of_open_clip(pixels):
 CASES = {
     "transformers": of_transformers,
     "timm": of_timm,
-    "timm_distilled": partial(of_timm, name="deit_tiny_distilled_patch16_224", embed_dim=48, depth=3, num_heads=3),
+    "timm_deit": partial(of_timm, name="deit_tiny_patch16_224", embed_dim=48, depth=3, num_heads=3),
     "open_clip": of_open_clip,
 }
 
@@ -81,8 +81,8 @@ def test_padding_gets_none_and_bert_is_read_too():
     assert found[~ids.keep].max() == 0
 
 
-@pytest.mark.parametrize("name", ["hf_siglip_image", "timm_vit_avg", "timm_eva02"])
-def test_towers_without_a_class_token_or_an_open_block_give_none(name):
+@pytest.mark.parametrize("name", ["hf_siglip_image", "timm_vit_avg", "timm_eva02", "timm_deit_distilled"])
+def test_towers_without_one_class_token_or_an_open_block_give_none(name):
     one = toy(name)
     assert attention_of(one.tower, one.tower.run(one.tower.embed(one.inputs), stop=one.tower.depth - 1)) is None
 
