@@ -1,4 +1,4 @@
-"""Data modules of the four domains; so far chest X-rays and CT, with the layouts of the public data sets."""
+"""Data modules of the four domains; so far without slides, with the layouts of the public data sets."""
 
 from data_modules.ct import CTVolumes, Preparation
 from data_modules.cxr import ChestXrays
@@ -12,7 +12,12 @@ from data_modules.readers.nih import ChestXray14
 from data_modules.readers.openi import OpenI
 from data_modules.readers.padchest import PadChest
 from data_modules.readers.rad_chest import RadChestCT
+from data_modules.readers.tile_table import TileTable
 from data_modules.readers.volume_folders import VolumeFolders
+from data_modules.satellite import Satellite
+from data_modules.scenes.plan import Tiling
+from data_modules.scenes.split import SpatialSplit
+from data_modules.scenes.stretch import FixedRange, Percentiles, SensorRange, ZScore
 
 __all__ = [
     "CTVolumes",
@@ -22,13 +27,21 @@ __all__ = [
     "ChestXrays",
     "ClassFolders",
     "CtRate",
+    "FixedRange",
     "ImageTable",
     "Layout",
     "MerlinCT",
     "MimicCxrJpg",
     "OpenI",
     "PadChest",
+    "Percentiles",
     "Preparation",
     "RadChestCT",
+    "Satellite",
+    "SensorRange",
+    "SpatialSplit",
+    "TileTable",
+    "Tiling",
     "VolumeFolders",
+    "ZScore",
 ]
