@@ -25,7 +25,7 @@ class Tiling:
     Attributes:
         size: Side of a tile in pixels of the scene.
         overlap: Pixels that neighbours share.
-        jitter: Pixels that a tile is moved at most in either direction, drawn once; for training.
+        jitter: Pixels that a tile is moved at most in either direction, within its block, drawn once; for training.
         reduce: Factor by which tiles are reduced when they are read, from overviews where there are any.
         block: Tiles along the side of a block, which is read from disk as one.
         least: Least share of a tile that must have been seen.
@@ -60,6 +60,14 @@ class Tiling:
             return np.zeros(1, np.int64)
         regular = np.arange(0, length - self.size, self.stride, dtype=np.int64)
         return np.append(regular, length - self.size)
+
+    def moved(self, starts: np.ndarray, by: np.ndarray, length: int) -> np.ndarray:
+        """Tiles moved along a side, but not out of their block: that is what is read from disk."""
+        side = self.stride * self.block
+        first = starts // side * side
+        last = np.minimum(first + side + self.overlap, length) - self.size
+        moved: np.ndarray = np.clip(starts + by, first, np.maximum(last, first.clip(max=max(0, length - self.size))))
+        return moved
 
 
 @dataclass(frozen=True)
@@ -159,8 +167,7 @@ def grid_plan(headers: Mapping[str, Header], tiling: Tiling, seed: int = 0) -> S
         top, left = (side.ravel() for side in np.meshgrid(tops, lefts, indexing="ij"))
         if tiling.jitter:
             draw = np.random.default_rng([seed, number]).integers(-tiling.jitter, tiling.jitter + 1, (2, len(top)))
-            top = (top + draw[0]).clip(0, max(0, one.height - tiling.size))
-            left = (left + draw[1]).clip(0, max(0, one.width - tiling.size))
+            top, left = tiling.moved(top, draw[0], one.height), tiling.moved(left, draw[1], one.width)
         side = np.full(len(top), tiling.size, np.int64)
         boxes.append(np.stack([left, top, side, side], axis=1))
         if tiling.reduce >= 4 and not one.overviews:
