@@ -56,11 +56,13 @@ def placed_manifest(manifest: Manifest, tiling: Tiling, rule: SpatialSplit) -> P
     order = {(record.path, record.part): record for record in usable}
     windows = zip(plan.scene.tolist(), plan.boxes.tolist(), strict=True)
     ordered = [order[plan.scenes[scene], tuple(box)] for scene, box in windows]
-    assigned = assign(rule, plan.places)
-    own = all(record.split is not None for record in ordered)
-    if own:
-        random = assign(replace(rule, method="random"), plan.places)
-        assigned = replace(assigned, place=random.place, split=[record.split for record in ordered])
+    own = [record.split for record in ordered if record.split is not None]
+    if own and len(own) < len(ordered):
+        raise ValueError(
+            f"{manifest.name}: {len(ordered) - len(own)} of {len(ordered)} tiles name no split; fill the split column in, "
+            "or name no split column to have places split for you"
+        )
+    assigned = assign(rule, plan.places, own or None)
     kept = np.array([row for row, split in enumerate(assigned.split) if split is not None], dtype=np.int64)
     chosen = tuple(
         replace(ordered[row], patient=assigned.place[row], split=assigned.split[row]) for row in kept.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,7 +52,7 @@ class Assigned:
         place: Name of the place, `[N]`: what is drawn, split and resampled as one.
         split: Train, validate or test, `[N]`; None where a tile is left out.
         nearest: Metres from training to test tiles, at least; None when there are none within 100 km.
-        buffer: Metres that were asked for; None for a random split.
+        buffer: Metres that were kept free; None for a random split, or one of the data set's own.
     """
 
     place: list[str]
@@ -65,26 +66,32 @@ class Assigned:
         apart = "more than 100 km" if self.nearest is None else f"{self.nearest:,.0f} m"
         text = f"tiles: {counts}; nearest train-test pair {apart}"
         if self.buffer is None:
-            return f"{text}; a random split, whose test tiles have training tiles beside them"
+            return f"{text}; no buffer was kept around test tiles"
         return f"{text}; buffer {self.buffer:,.0f} m, {self.split.count(None)} tiles left out within it"
 
 
-def assign(rule: SpatialSplit, places: Footprints) -> Assigned:
+def assign(rule: SpatialSplit, places: Footprints, own: Sequence[Split] | None = None) -> Assigned:
     """Split tiles.
 
     Args:
         rule: How.
         places: Where they lie.
+        own: The data set's own split of them; it is kept, and only what it keeps apart is measured.
     """
-    if rule.method == "random":
+    if rule.method == "random" or own is not None:
         # Scenes of two dates have the same grid up to a fraction of a pixel; a millionth of a degree is 0.1 m.
         names = [f"{lon:.5f},{lat:.5f}" for lon, lat in zip(places.lon, places.lat, strict=True)]
     else:
         names = [f"cell {x} {y}" for x, y in grid_cells(places.lon, places.lat, rule.cell).tolist()]
-    known = {name: patient_split(name, rule.fractions, rule.seed) for name in dict.fromkeys(names)}
-    split = np.array([SPLITS.index(known[name]) for name in names], dtype=np.int64)
+    if own is None:
+        known = {name: patient_split(name, rule.fractions, rule.seed) for name in dict.fromkeys(names)}
+        own = [known[name] for name in names]
+        buffered = rule.method == "spatial" and len(places) > 0
+    else:
+        buffered = False
+    split = np.array([SPLITS.index(name) for name in own], dtype=np.int64)
     buffer = None
-    if rule.method == "spatial" and len(places):
+    if buffered:
         buffer = places.metres() if rule.buffer is None else rule.buffer
         # Test tiles all stay; validation tiles keep away from them, training tiles from both.
         for kept in (2, 1):
