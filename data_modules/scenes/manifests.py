@@ -59,8 +59,8 @@ def placed_manifest(manifest: Manifest, tiling: Tiling, rule: SpatialSplit) -> P
     own = [record.split for record in ordered if record.split is not None]
     if own and len(own) < len(ordered):
         raise ValueError(
-            f"{manifest.name}: {len(ordered) - len(own)} of {len(ordered)} tiles name no split; fill the split column in, "
-            "or name no split column to have places split for you"
+            f"{manifest.name}: {len(ordered) - len(own)} of {len(ordered)} tiles name no split; fill the split "
+            "column in, or name no split column to have places split for you"
         )
     assigned = assign(rule, plan.places, own or None)
     kept = np.array([row for row, split in enumerate(assigned.split) if split is not None], dtype=np.int64)
