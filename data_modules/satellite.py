@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,10 @@ from data_modules.readers.tile_table import TileTable
 from data_modules.scenes.decoder import Look, SceneDecoder, block_order, blocks_around
 from data_modules.scenes.files import SUFFIXES, header, read_window
 from data_modules.scenes.manifests import Placed, placed_manifest, scenes_manifest
+from data_modules.scenes.map_tiles import MapTiles
 from data_modules.scenes.order import BlockSampler
-from data_modules.scenes.plan import ScenePlan, Tiling
+from data_modules.scenes.plan import ScenePlan, Tiling, read_headers
+from data_modules.scenes.scene_map import MapSettings, SceneMap
 from data_modules.scenes.sensors import Sensor
 from data_modules.scenes.split import SpatialSplit
 from data_modules.scenes.stretch import Percentiles, SensorRange, Stretch
@@ -133,6 +136,7 @@ class Satellite(DataModule):
         self._look: Look | None = None
         self._placed: Placed | None = None
         self._folder_plan: ScenePlan | None = None
+        self._map: SceneMap | None = None
 
     @property
     def plan(self) -> ScenePlan:
@@ -190,6 +194,45 @@ class Satellite(DataModule):
         names = [record.path for record in folder_manifest(folder, SUFFIXES, "Satellite").records]
         manifest, self._folder_plan = scenes_manifest(root, names, self.tiling, "predict")
         return manifest
+
+    def map_scene(
+        self, scene: Path, folder: Path, *, preset: Preset | None, model: str, cell: int | None, threshold: float
+    ) -> SceneMap:
+        """Begin, or go on with, the map of a scene; prediction gives the tiles that it lacks from now on.
+
+        Args:
+            scene: The file.
+            folder: Where the map goes.
+            preset: Preprocessing of the backbone; the data's own counts first.
+            model: What tells the model from others.
+            cell: See `MapSettings`.
+            threshold: See `MapSettings`.
+        """
+        headers, rejected = read_headers(scene.parent, [scene.name])
+        if rejected:
+            raise ValueError(f"Satellite: the scene cannot be mapped: {rejected[0].reason}")
+        chosen = preset if self._preset is None else self._preset
+        if chosen is None:
+            raise ValueError("Satellite: no preset is known; give data.preset, or a task whose backbone has one")
+        look = self.look()
+        try:
+            look.numbers(headers[scene.name])
+        except UnreadableImage as error:
+            raise ValueError(f"Satellite: the scene cannot be mapped: {error}") from error
+        tiles = MapTiles(scene, headers[scene.name], self.tiling, chosen, look)
+        self._map = SceneMap(folder, tiles, self.classes, model, MapSettings(cell, threshold))
+        return self._map
+
+    def setup(self, stage: str) -> None:
+        """See `DataModule`; a map reads its tiles as it goes."""
+        if self._map is None:
+            super().setup(stage)
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """See `DataModule`; the tiles that a map lacks."""
+        if self._map is None:
+            return super().predict_dataloader()
+        return self._map.loader(self.loading.eval_batch_size, self.loading.readers)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches; tiles that are read from their scenes come block by block."""

@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "validate": ("domainvl.commands.evaluate:validate", "measure on the validation split"),
     "test": ("domainvl.commands.evaluate:test", "measure on the test split"),
     "predict": ("domainvl.commands.predict:main", "write class probabilities for images without labels"),
+    "map": ("domainvl.commands.map:main", "score the tiles of a satellite scene and write a georeferenced map"),
     "benchmark": (
         "domainvl.commands.benchmark:main",
         "compare adapters over shots and seeds; can be killed and goes on",

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from data_modules.scenes.blocks import Block, blocks, union
-from data_modules.scenes.files import Box, Header, header, read_window
+from data_modules.scenes.files import CACHE, Box, Header, header, read_window
 from data_modules.scenes.plan import Tiling
 from data_modules.scenes.sensors import Sensor
 from data_modules.scenes.stretch import Ranges
@@ -86,7 +86,10 @@ class SceneDecoder(Decoder):
 
     def read(self, record: Record, root: Path) -> Tensor:
         """uint8 pixels `[3, S, S]`; what was not seen has the colour that normalises to zero."""
-        pixels, seen = self.tile(record, root)
+        return self.picture(*self.tile(record, root))
+
+    def picture(self, pixels: np.ndarray, seen: np.ndarray | None) -> Tensor:
+        """Stretched pixels `[3, H, W]`, seen at `[H, W]` (None for everywhere), as uint8 `[3, S, S]`."""
         if seen is not None:
             share = float(seen.mean())
             if share == 0:
@@ -105,20 +108,21 @@ class SceneDecoder(Decoder):
         if not record.part:
             one = header(path)
             box: Box = (0, 0, one.width, one.height)
-            return self._block(path, box).cut(box)
+            return self.block(path, box).cut(box)
         left, top, width, height = record.part
         box = (left, top, width, height)
         whole = self.around.get((record.path, record.part), box)
-        block = blocks.get((self._looks_like, str(path), whole), lambda: self._block(path, whole))
+        block = blocks.get((self._looks_like, str(path), whole), lambda: self.block(path, whole))
         return block.cut(box)
 
     def finish(self, batch: Tensor) -> Tensor:
         """Pixels `[B, 3, S, S]` in 0..255 to what the tower takes."""
         return self.preset.normalise(batch)
 
-    def _block(self, path: Path, box: Box) -> Block:
+    def block(self, path: Path, box: Box, cache: int = CACHE) -> Block:
+        """A window of a scene, stretched; `cache` is for GDAL."""
         shape = (box[3] // self.reduce, box[2] // self.reduce)
-        values, seen = read_window(path, self.look.numbers(header(path)), box, shape, self.look.nodata)
+        values, seen = read_window(path, self.look.numbers(header(path)), box, shape, self.look.nodata, cache)
         everywhere = bool(seen.all())
         pixels = self.look.ranges.eight_bit(values)
         return Block(box[0], box[1], self.reduce, pixels, None if everywhere else seen)

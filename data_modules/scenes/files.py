@@ -55,11 +55,11 @@ class _Handles(threading.local):
 _handles = _Handles()
 
 
-def gdal() -> Any:
+def gdal(cache: int = CACHE) -> Any:
     """Settings of GDAL while something is read; the environment variable counts megabytes, this counts bytes."""
     import rasterio
 
-    return rasterio.Env(GDAL_CACHEMAX=CACHE, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
+    return rasterio.Env(GDAL_CACHEMAX=cache, GDAL_DISABLE_READDIR_ON_OPEN="EMPTY_DIR")
 
 
 def _opened(path: Path) -> Any:
@@ -129,7 +129,7 @@ def header(path: Path) -> Header:
 
 
 def read_window(
-    path: Path, bands: Sequence[int], box: Box, shape: tuple[int, int], nodata: float | None
+    path: Path, bands: Sequence[int], box: Box, shape: tuple[int, int], nodata: float | None, cache: int = CACHE
 ) -> tuple[np.ndarray, np.ndarray]:
     """Values `[C, H, W]` in the file's type, and where they were seen, bool `[H, W]`.
 
@@ -141,13 +141,14 @@ def read_window(
         box: What to read; what lies outside the file was not seen.
         shape: Rows and columns to give.
         nodata: Value that means "not seen" where the file declares none.
+        cache: Bytes of GDAL's cache.
     """
     from rasterio.enums import MaskFlags, Resampling
     from rasterio.errors import RasterioIOError
     from rasterio.windows import Window
 
     left, top, width, height = box
-    with gdal():
+    with gdal(cache):
         dataset = _handles.of(path)
         right, bottom = min(left + width, dataset.width), min(top + height, dataset.height)
         x, y = max(left, 0), max(top, 0)
