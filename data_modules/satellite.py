@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from data_modules.readers.generic import ClassFolders
 from data_modules.readers.layout import Layout
 from data_modules.readers.rgb import SUFFIXES as PICTURES
-from data_modules.readers.rgb import read_rgb
+from data_modules.readers.rgb import CropDecoder
 from data_modules.readers.satellite_layout import SatelliteLayout
 from data_modules.readers.tile_table import TileTable
 from data_modules.scenes.decoder import Look, SceneDecoder, block_order, blocks_around
@@ -31,7 +31,7 @@ from data_modules.scenes.sensors import Sensor
 from data_modules.scenes.split import SpatialSplit
 from data_modules.scenes.stretch import Percentiles, SensorRange, Stretch
 from domainvl.data.augment import Augment
-from domainvl.data.decoder import Decoder, PictureDecoder
+from domainvl.data.decoder import Decoder
 from domainvl.data.images import ImageSet
 from domainvl.data.labels import LabelPolicy, PolicyName
 from domainvl.data.loader import image_loader
@@ -150,7 +150,7 @@ class Satellite(DataModule):
     def decoder(self) -> Decoder:
         """Tiles read one by one, or pictures."""
         if self.sensor is None:
-            return PictureDecoder(self.preset, read_rgb)
+            return CropDecoder(self.preset)
         return SceneDecoder(self.preset, self.look(), self.tiling.reduce)
 
     def look(self) -> Look:
@@ -179,7 +179,7 @@ class Satellite(DataModule):
         if isinstance(layout, TileTable) and self.sensor is None:
             raise ValueError("Satellite: tiles of scenes need data.sensor, which says what their bands are")
         manifest = layout.read(root)
-        if not manifest.records or not manifest.records[0].part:
+        if self.sensor is None or not manifest.records or not manifest.records[0].part:
             return manifest
         self._placed = placed_manifest(manifest, self.tiling, self.spatial)
         self.rejects.note(self._placed.left_out)

@@ -105,6 +105,8 @@ class SceneDecoder(Decoder):
     def tile(self, record: Record, root: Path) -> tuple[np.ndarray, np.ndarray | None]:
         """Stretched pixels `[3, H, W]` and where something was seen, `[H, W]` or None for everywhere."""
         path = root / record.path
+        if not record.part and path.is_dir():
+            return self._band_files(path)
         if not record.part:
             one = header(path)
             box: Box = (0, 0, one.width, one.height)
@@ -118,6 +120,24 @@ class SceneDecoder(Decoder):
     def finish(self, batch: Tensor) -> Tensor:
         """Pixels `[B, 3, S, S]` in 0..255 to what the tower takes."""
         return self.preset.normalise(batch)
+
+    def _band_files(self, folder: Path) -> tuple[np.ndarray, np.ndarray | None]:
+        """A small raster with one file per band, `..._<band>.tif`; coarse bands get the size of the finest."""
+        files = []
+        for band in self.look.bands:
+            found = sorted(folder.glob(f"*_{band}.tif"))
+            if len(found) != 1:
+                raise UnreadableImage(f"its folder holds {len(found)} files of band {band}, one is needed")
+            files.append(found[0])
+        headers = [header(file) for file in files]
+        shape = (max(one.height for one in headers), max(one.width for one in headers))
+        parts = [
+            read_window(file, [1], (0, 0, one.width, one.height), shape, self.look.nodata)
+            for file, one in zip(files, headers, strict=True)
+        ]
+        seen = np.logical_or.reduce([mask for _, mask in parts])
+        pixels = self.look.ranges.eight_bit(np.concatenate([values for values, _ in parts]))
+        return pixels, None if seen.all() else seen
 
     def block(self, path: Path, box: Box, cache: int = CACHE) -> Block:
         """A window of a scene, stretched; `cache` is for GDAL."""
