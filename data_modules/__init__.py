@@ -1,9 +1,11 @@
-"""Data modules of the four domains; so far chest X-rays and CT, with the layouts of the public data sets."""
+"""Data modules of the four domains; so far without slides, with the layouts of the public data sets."""
 
 from data_modules.ct import CTVolumes, Preparation
 from data_modules.cxr import ChestXrays
+from data_modules.readers.bigearthnet import BigEarthNetV1, BigEarthNetV2
 from data_modules.readers.chexpert import CheXpert, CheXpertPlus
 from data_modules.readers.ct_rate import CtRate
+from data_modules.readers.fmow import Fmow
 from data_modules.readers.generic import ClassFolders, ImageTable
 from data_modules.readers.layout import Layout
 from data_modules.readers.merlin import MerlinCT
@@ -12,9 +14,18 @@ from data_modules.readers.nih import ChestXray14
 from data_modules.readers.openi import OpenI
 from data_modules.readers.padchest import PadChest
 from data_modules.readers.rad_chest import RadChestCT
+from data_modules.readers.scene_folders import Aid, EuroSat, EuroSatMS, PatternNet, Resisc45, UcMerced
+from data_modules.readers.tile_table import TileTable
 from data_modules.readers.volume_folders import VolumeFolders
+from data_modules.satellite import Satellite
+from data_modules.scenes.plan import Tiling
+from data_modules.scenes.split import SpatialSplit
+from data_modules.scenes.stretch import FixedRange, Percentiles, SensorRange, ZScore
 
 __all__ = [
+    "Aid",
+    "BigEarthNetV1",
+    "BigEarthNetV2",
     "CTVolumes",
     "CheXpert",
     "CheXpertPlus",
@@ -22,13 +33,27 @@ __all__ = [
     "ChestXrays",
     "ClassFolders",
     "CtRate",
+    "EuroSat",
+    "EuroSatMS",
+    "FixedRange",
+    "Fmow",
     "ImageTable",
     "Layout",
     "MerlinCT",
     "MimicCxrJpg",
     "OpenI",
     "PadChest",
+    "PatternNet",
+    "Percentiles",
     "Preparation",
     "RadChestCT",
+    "Resisc45",
+    "Satellite",
+    "SensorRange",
+    "SpatialSplit",
+    "TileTable",
+    "Tiling",
+    "UcMerced",
     "VolumeFolders",
+    "ZScore",
 ]

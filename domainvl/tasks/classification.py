@@ -221,7 +221,7 @@ class Classification(Task):
     on_test_epoch_start = on_validation_epoch_start
     on_predict_epoch_start = on_validation_epoch_start
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Score a batch with both models."""
         features = self.features(batch["image"], text=self._evaluated, frozen_image=True)
         row: dict[str, Any] = {"id": batch["id"], "patient": batch["patient"], "index": array(batch["index"])}
@@ -232,6 +232,11 @@ class Classification(Task):
             if key in batch:
                 row[key] = array(batch[key])
         self._rows.append(row)
+        return row
+
+    def forget(self) -> None:
+        """Drop the scores so far, for whoever takes them batch by batch."""
+        self._rows.clear()
 
     test_step = validation_step
     predict_step = validation_step
