@@ -1,4 +1,4 @@
-"""Data modules of the four domains; so far chest X-rays and CT, with the layouts of the public data sets."""
+"""Data modules of the domains: chest X-rays, CT and whole slides, with the layouts of the public data sets."""
 
 from data_modules.ct import CTVolumes, Preparation
 from data_modules.cxr import ChestXrays
@@ -12,7 +12,11 @@ from data_modules.readers.nih import ChestXray14
 from data_modules.readers.openi import OpenI
 from data_modules.readers.padchest import PadChest
 from data_modules.readers.rad_chest import RadChestCT
+from data_modules.readers.slide_table import SlideTable
+from data_modules.readers.slide_tiles import TilePlan
 from data_modules.readers.volume_folders import VolumeFolders
+from data_modules.slide_decoder import Embedding
+from data_modules.slides import WholeSlides
 
 __all__ = [
     "CTVolumes",
@@ -22,6 +26,7 @@ __all__ = [
     "ChestXrays",
     "ClassFolders",
     "CtRate",
+    "Embedding",
     "ImageTable",
     "Layout",
     "MerlinCT",
@@ -30,5 +35,8 @@ __all__ = [
     "PadChest",
     "Preparation",
     "RadChestCT",
+    "SlideTable",
+    "TilePlan",
     "VolumeFolders",
+    "WholeSlides",
 ]

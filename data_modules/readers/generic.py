@@ -103,9 +103,13 @@ class ImageTable(Layout):
             return manifest
         return with_boxes(manifest, placed(root, self.boxes_table or _BOXES))
 
+    def image_name(self, table: Table) -> str:
+        """The column of image paths."""
+        return self.image_column or "image"
+
     def _columns(self, table: Table) -> dict[str, str]:
         """Column by role: the one that was named, or the one that has the role's name."""
-        columns = {"image": self.image_column or "image"}
+        columns = {"image": self.image_name(table)}
         table.require(columns["image"])
         for role in ("patient", "study", "view", "split", "report", "findings", "impression"):
             named: str | None = getattr(self, f"{role}_column")
@@ -215,7 +219,13 @@ def _label_columns(table: Table, columns: dict[str, str], texts: bool) -> list[s
 
 @dataclass(frozen=True)
 class ClassFolders(Layout):
-    """One folder per class, below the root or below folders named train, val and test."""
+    """One folder per class, below the root or below folders named train, val and test.
+
+    Attributes:
+        suffixes: How the names of images end, lower case.
+    """
+
+    suffixes: tuple[str, ...] = SUFFIXES
 
     def read(self, root: Path) -> Manifest:
         """The images in the class folders as records."""
@@ -227,7 +237,7 @@ class ClassFolders(Layout):
             for folder in sub_folders(top):
                 labels = present(classes, [folder.name])
                 for file in sorted(folder.rglob("*")):
-                    if file.suffix.lower() in SUFFIXES:
+                    if file.suffix.lower() in self.suffixes:
                         path = file.relative_to(root).as_posix()
                         split = parse_split(name) if name else None
                         records.append(Record(id=path, path=path, patient=path, labels=labels, split=split))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from domainvl.data.fewshot import draw
@@ -62,5 +61,5 @@ def drawn_sets(
     for split, positions in zip(("train", "validate"), drawn, strict=True):
         if positions:
             sets[split] = made(positions)
-            sets[split].pixels = torch.stack([pixels[position] for position in positions])
+            sets[split].take([pixels[position] for position in positions])
     return sets

@@ -24,7 +24,12 @@ from domainvl.cache import cache_root
 __all__ = ["DOMAINS", "cached", "write"]
 
 DOMAINS: Mapping[str, str] = MappingProxyType(
-    {"ct": "domainvl.samples.ct", "cxr": "domainvl.samples.cxr", "cxr-reports": "domainvl.samples.cxr_reports"}
+    {
+        "ct": "domainvl.samples.ct",
+        "cxr": "domainvl.samples.cxr",
+        "cxr-reports": "domainvl.samples.cxr_reports",
+        "slides": "domainvl.samples.slides",
+    }
 )
 """Domain name -> dotted name of its generator module."""
 
