@@ -40,7 +40,7 @@ class Drawing:
 def draw_slide(rng: np.random.Generator, slide: Slide) -> Drawing:
     """Draws a slide."""
     unit = round(UNIT / slide.mpp)
-    height, width = (int(rng.integers(8 * unit, 12 * unit)) for _ in range(2))
+    height, width = (int(rng.integers(11 * unit, 15 * unit)) for _ in range(2))
     coarse = (-(-height // _COARSE), -(-width // _COARSE))
     tissue = _islands(rng, coarse)
     fields = {kind: clouds(rng, coarse, 6) for kind in ("stroma", "glands", "fat")}
