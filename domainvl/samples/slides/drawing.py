@@ -18,9 +18,9 @@ UNIT = 96.0
 _COARSE = 16
 """Pixels of the slide along one of the map that says what lies where."""
 _GLASS = (243, 242, 245)
-_SHARE = (0.14, 0.3)
+_SHARE = (0.08, 0.22)
 """Share of the tissue that the lesion takes."""
-_CROWD = 0.04
+_CROWD = 0.07
 """Share of the tissue that shows another lesion's kind, in specks: no slide is pure."""
 
 
@@ -47,7 +47,7 @@ def draw_slide(rng: np.random.Generator, slide: Slide) -> Drawing:
     kinds = np.array(list(fields), dtype=object)[np.argmax(list(fields.values()), axis=0)]
     for other in LESIONS:
         if other != slide.lesion:
-            kinds[tissue & _most(clouds(rng, coarse, 16), tissue, _CROWD)] = other
+            kinds[tissue & _most(clouds(rng, coarse, 12), tissue, _CROWD)] = other
     # One smooth hill is highest somewhere inside the tissue; what is above a level is the lesion.
     hill = _hill(rng, tissue) + np.float32(0.25) * clouds(rng, coarse, 7)
     lesion = tissue & _most(hill, tissue, float(rng.uniform(*_SHARE)))

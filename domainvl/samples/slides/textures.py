@@ -63,7 +63,7 @@ def _debris(rng: np.random.Generator, unit: int) -> Colours:
     image = _ground(rng, unit)
     side = len(image)
     grain = clouds(rng, (side, side), 45 * UNITS)
-    return image - (grain > 0.35)[..., None] * np.array([0.15, 0.24, 0.15], np.float32)
+    return image - (grain > 0.35)[..., None] * np.array([0.17, 0.27, 0.16], np.float32)
 
 
 def _crowded(low: float, high: float, density: int) -> Callable[[np.random.Generator, int], Colours]:
