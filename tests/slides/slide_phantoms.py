@@ -48,6 +48,7 @@ def table(root, rows, columns=("slide", "patient", "split", "label")):
 
 def data_set(root, count=6, classes=("tumor", "necrosis"), size=(500, 520)):
     """One small slide per patient; three quarters for training."""
+    root.mkdir(parents=True, exist_ok=True)
     rows = []
     for number in range(count):
         name = f"s{number}.tif"
