@@ -153,15 +153,17 @@ def shrunk(pixels: Pixels, factor: int) -> Pixels:
         return pixels
     if factor != 2:
         return np.array(Image.fromarray(pixels).reduce(factor))
-    # 20x from 40x is what is asked for most, and three times as fast in whole rows.
+    # 20x from 40x is what is asked for most, and several times as fast in whole rows.
     height, width, _ = pixels.shape
     rows = np.ascontiguousarray(pixels).reshape(height, width * 3)
     pairs = np.add(rows[0::2], rows[1::2], dtype=np.uint16)
     sums = pairs[:, :-3] + pairs[:, 3:]
     sums += 2
     sums >>= 2
-    strides = (sums.strides[0], 6 * sums.itemsize, sums.itemsize)
-    return np.lib.stride_tricks.as_strided(sums, (height // 2, width // 2, 3), strides).astype(np.uint8)
+    result = np.empty((height // 2, width // 2, 3), np.uint8)
+    for colour in range(3):
+        result[..., colour] = sums[:, colour::6]
+    return result
 
 
 def checked_mpp(x: float | None, y: float | None, more: str = "") -> float:

@@ -137,9 +137,11 @@ class TiffSlide(SlideReader):
             return shrunk(self.region(level, x, y, width, height), shrink)
         # From here on everything is counted in pixels of the result.
         left, top, wide, high = x // shrink, y // shrink, wide // shrink, high // shrink
-        result = np.full((height // shrink, width // shrink, 3), WHITE, np.uint8)
         right = min(left + width // shrink, -(-tiled.width // shrink))
         bottom = min(top + height // shrink, -(-tiled.height // shrink))
+        result = np.empty((height // shrink, width // shrink, 3), np.uint8)
+        if left < 0 or top < 0 or right < left + width // shrink or bottom < top + height // shrink:
+            result[:] = WHITE
         aligned = not (left % wide or top % high)
         for row in range(max(0, top) // high, -(-bottom // high)):
             for column in range(max(0, left) // wide, -(-right // wide)):
