@@ -1,4 +1,4 @@
-"""Data modules of the four domains; so far without slides, with the layouts of the public data sets."""
+"""Data modules of the domains: chest X-rays, CT, whole slides and satellite scenes, with public layouts."""
 
 from data_modules.ct import CTVolumes, Preparation
 from data_modules.cxr import ChestXrays
@@ -15,12 +15,16 @@ from data_modules.readers.openi import OpenI
 from data_modules.readers.padchest import PadChest
 from data_modules.readers.rad_chest import RadChestCT
 from data_modules.readers.scene_folders import Aid, EuroSat, EuroSatMS, PatternNet, Resisc45, UcMerced
+from data_modules.readers.slide_table import SlideTable
+from data_modules.readers.slide_tiles import TilePlan
 from data_modules.readers.tile_table import TileTable
 from data_modules.readers.volume_folders import VolumeFolders
 from data_modules.satellite import Satellite
 from data_modules.scenes.plan import Tiling
 from data_modules.scenes.split import SpatialSplit
 from data_modules.scenes.stretch import FixedRange, Percentiles, SensorRange, ZScore
+from data_modules.slide_decoder import Embedding
+from data_modules.slides import WholeSlides
 
 __all__ = [
     "Aid",
@@ -33,6 +37,7 @@ __all__ = [
     "ChestXrays",
     "ClassFolders",
     "CtRate",
+    "Embedding",
     "EuroSat",
     "EuroSatMS",
     "FixedRange",
@@ -50,10 +55,13 @@ __all__ = [
     "Resisc45",
     "Satellite",
     "SensorRange",
+    "SlideTable",
     "SpatialSplit",
+    "TilePlan",
     "TileTable",
     "Tiling",
     "UcMerced",
     "VolumeFolders",
+    "WholeSlides",
     "ZScore",
 ]

@@ -24,6 +24,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "domainvl.commands.benchmark:main",
         "compare adapters over shots and seeds; can be killed and goes on",
     ),
+    "embed": (
+        "domainvl.commands.embed:main",
+        "make the features of slides ahead of training; can be killed and goes on",
+    ),
     "sample": ("domainvl.commands.sample:main", "write a procedural sample data set as real files"),
 }
 """Verb -> (`module:function` that takes the rest of the command line, one line of help)."""

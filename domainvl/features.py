@@ -9,6 +9,7 @@
     stream  pooled [B, D], logits [B, C]
             tokens [B, L, D], mask [B, L]    patches or words in the shared space, special and inserted tokens left out
             attention [B, L]                 how much of it the pooled output takes from each token, where known
+                                             (of a slide `[B, K, L]`, scores of K branches in front of the softmax)
             sentences [B, L]                 which sentence a word belongs to, -1 for padding
             grid                             how patches lie, (H, W) or (D, H, W)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -11,22 +11,41 @@ T = TypeVar("T")
 _SILENT_SECONDS = 2.0
 
 
-def shown(steps: Iterable[T], total: int, title: str) -> Iterator[T]:
-    """The same steps, with a progress bar once they have taken a while."""
+def shown(
+    steps: Iterable[T], total: int, title: str, unit: str = "", size: Callable[[T], int] = lambda step: 1
+) -> Iterator[T]:
+    """The same steps, with a progress bar once they have taken a while.
+
+    Args:
+        steps: What is done.
+        total: How much there is of it.
+        title: What stands in front of the bar.
+        unit: What is counted; its number per second is shown where it is given.
+        size: How much of `total` a step is.
+    """
     from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
         Progress,
+        ProgressColumn,
+        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
     )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:,.0f} {unit}/s")
 
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        *([Rate()] if unit else []),
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
@@ -36,7 +55,7 @@ def shown(steps: Iterable[T], total: int, title: str) -> Iterator[T]:
     began = time.monotonic()
     try:
         for step in steps:
-            progress.advance(task)
+            progress.advance(task, size(step))
             if not progress.live.is_started and time.monotonic() - began > _SILENT_SECONDS:
                 progress.start()
             yield step

@@ -103,9 +103,13 @@ class ImageTable(Layout):
             return manifest
         return with_boxes(manifest, placed(root, self.boxes_table or _BOXES))
 
+    def image_name(self, table: Table) -> str:
+        """The column of image paths."""
+        return self.image_column or "image"
+
     def _columns(self, table: Table) -> dict[str, str]:
         """Column by role: the one that was named, or the one that has the role's name."""
-        columns = {"image": self.image_column or "image"}
+        columns = {"image": self.image_name(table)}
         table.require(columns["image"])
         for role in ("patient", "study", "view", "split", "report", "findings", "impression"):
             named: str | None = getattr(self, f"{role}_column")
@@ -215,11 +219,20 @@ def _label_columns(table: Table, columns: dict[str, str], texts: bool) -> list[s
 
 @dataclass(frozen=True)
 class ClassFolders(Layout):
-    """One folder per class, below the root or below folders named train, val and test."""
+    """One folder per class, below the root or below folders named train, val and test.
+
+    Attributes:
+        suffixes: How the names of images end, lower case.
+    """
+
+    suffixes: tuple[str, ...] = SUFFIXES
 
     def read(self, root: Path) -> Manifest:
         """The images in the class folders as records."""
-        return class_folders(root, _pictures, "a table", "images", "name the table")
+        return class_folders(root, self._pictures, "a table", "images", "name the table")
+
+    def _pictures(self, folder: Path) -> list[Path]:
+        return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in self.suffixes]
 
 
 def class_folders(root: Path, find: Callable[[Path], Iterable[Path]], table: str, what: str, todo: str) -> Manifest:
@@ -232,12 +245,12 @@ def class_folders(root: Path, find: Callable[[Path], Iterable[Path]], table: str
         what: For the error: what was looked for.
         todo: For the error: what else would do.
     """
-    splits = {folder.name: folder for folder in _sub_folders(root) if _is_split(folder.name)}
+    splits = {folder.name: folder for folder in sub_folders(root) if is_split(folder.name)}
     tops = splits or {"": root}
-    classes = tuple(sorted({folder.name for top in tops.values() for folder in _sub_folders(top)}))
+    classes = tuple(sorted({folder.name for top in tops.values() for folder in sub_folders(top)}))
     records = []
     for name, top in tops.items():
-        for folder in _sub_folders(top):
+        for folder in sub_folders(top):
             labels = present(classes, [folder.name])
             for place in find(folder):
                 path = place.relative_to(root).as_posix()
@@ -250,16 +263,12 @@ def class_folders(root: Path, find: Callable[[Path], Iterable[Path]], table: str
     return Manifest(root.name, root, tuple(records), classes, multilabel=False, warnings=(NO_PATIENTS,))
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
-
-
-def _sub_folders(root: Path) -> list[Path]:
+def sub_folders(root: Path) -> list[Path]:
     """The folders in a folder, without hidden ones."""
     return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _is_split(name: str) -> bool:
+def is_split(name: str) -> bool:
     """Whether a folder is named like a split."""
     try:
         parse_split(name)

@@ -1,6 +1,8 @@
 """What is learned on top of a frozen backbone: one method, one file."""
 
+from domainvl.adapters.abmil import ABMIL
 from domainvl.adapters.base import Adapter
+from domainvl.adapters.clam import CLAM
 from domainvl.adapters.clap import CLAP
 from domainvl.adapters.clip_adapter import CLIPAdapter
 from domainvl.adapters.cocoop import CoCoOp
@@ -22,9 +24,12 @@ from domainvl.adapters.slice_attention import SliceAttention
 from domainvl.adapters.slice_transformer import SliceTransformer
 from domainvl.adapters.st_adapter import STAdapter
 from domainvl.adapters.tip_adapter import TipAdapter
+from domainvl.adapters.vila_mil import ViLaMIL
 from domainvl.adapters.vpt import VPT
 
 __all__ = [
+    "ABMIL",
+    "CLAM",
     "CLAP",
     "DCAR",
     "MMRL",
@@ -48,4 +53,5 @@ __all__ = [
     "SliceAttention",
     "SliceTransformer",
     "TipAdapter",
+    "ViLaMIL",
 ]

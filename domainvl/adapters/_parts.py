@@ -17,6 +17,7 @@ _ONCE = {
     "words": "put tokens among the words",
     "readout": "make features",
     "locals": "make local features",
+    "pool_tiles": "pool the tiles of slides",
     "logits": "make class scores",
     "encode_per_image": "make texts for every image",
     "choose": "choose values on the validation split",

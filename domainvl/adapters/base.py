@@ -8,7 +8,7 @@ Every hook defaults to the identity, so a method overrides only what it changes:
     prompt        replaces a template of the prompt set (CoOp learns the words around the name)
     words         edits text prompts before positions are added (CoOp)
     edit          edits tokens in front of a block (VPT, MaPLe, MMRL)
-    readout       turns a finished state into features; `reads` says of which tokens; `locals` is its local counterpart
+    readout       turns a finished state into features; `reads` says of which tokens; see `locals`, `pool_tiles`
     logits        turns features into class scores; the key `image.logits` is what the model predicts with
     choose        sets what no gradient reaches (Tip-Adapter's factors), on the validation split alone
 """
@@ -25,6 +25,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from domainvl.adapters._bags import mean_tile
 from domainvl.adapters._saved import check_tensors
 from domainvl.adapters._scores import cosine_logits
 from domainvl.backbones.base import Backbone
@@ -72,7 +73,7 @@ class Adapter(nn.Module, ABC):
         """Take what the frozen model sees in the training images. Called once, after `prime`, when training starts.
 
         Args:
-            features: What `see` gives, image features that are not normalised, `[support_views, N, D]`.
+            features: What `see` gives, not normalised, `[support_views, N, D]`.
             targets: 1 where an image shows what a class prompt says, `[N, C]`; in multi-label data the columns of the
                 yes prompts are followed by those of the no prompts, and an unknown label has 0 in both.
         """
@@ -107,16 +108,16 @@ class Adapter(nn.Module, ABC):
         """
         return tower.locals(state)
 
+    def pool_tiles(self, bag: Features) -> Features:
+        """Features of slides from those of their tiles (`_bags` says how a bag looks); the mean direction."""
+        return {"image.pooled": mean_tile(bag)}
+
     def reads(self, side: Side) -> Collection[str] | None:
         """Spans whose tokens `readout` looks at, besides what the tower pools; None when it may look at any token."""
         return () if type(self).readout is Adapter.readout else None
 
     def same_rows(self) -> bool:
-        """Whether all texts are treated alike in front of every block.
-
-        That is, `edit` puts the same tokens into every row, behind the tower's prefix, and looks at no others; and
-        layers draw no random numbers.
-        """
+        """Whether `edit` puts the same tokens behind the prefix of all texts, reads no others and draws nothing."""
         return type(self).edit is Adapter.edit
 
     def prefix(self, side: Side, tower: Tower, inputs: Any, speed: Speed = PLAIN) -> TokenState:

@@ -112,6 +112,11 @@ class Compose(Adapter):
         part = self._who("locals")
         return super().locals(side, tower, state) if part is None else part.locals(side, tower, state)
 
+    def pool_tiles(self, bag: Features) -> Features:
+        """See `Adapter.pool_tiles`."""
+        part = self._who("pool_tiles")
+        return super().pool_tiles(bag) if part is None else part.pool_tiles(bag)
+
     def reads(self, side: Side) -> Collection[str] | None:
         """See `Adapter.reads`."""
         part = self._who("readout")

@@ -39,8 +39,8 @@ Batch = Mapping[str, Any]
 
 
 def finished(batch: Batch, decoder: Decoder) -> dict[str, Any]:
-    """A batch whose image is what the tower takes."""
-    return {**batch, "image": decoder.finish(batch["image"])}
+    """A batch that is what the task takes."""
+    return decoder.finished(batch)
 
 
 def finished_training(

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -59,6 +60,10 @@ class Decoder(ABC):
         Args:
             batch: What `read` gave, stacked, `[B, *shape]`; float where it was augmented.
         """
+
+    def finished(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch that the task takes: its `image` finished, and whatever else a decoder's batches hold."""
+        return {**batch, "image": self.finish(batch["image"])}
 
     def bytes(self) -> int:
         """Memory that one record takes."""

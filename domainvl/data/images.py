@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from domainvl.data.decoder import Decoder, decoded
 from domainvl.data.labels import Label, LabelPolicy
-from domainvl.data.manifest import Manifest
+from domainvl.data.manifest import Manifest, Record
 from domainvl.data.pairing import Pairing
 from domainvl.data.rejects import Reject, Rejects, UnreadableImage
 from domainvl.progress import shown
@@ -71,7 +71,7 @@ class ImageSet(Dataset[Any]):
     def read(self, item: int) -> Tensor | str:
         """What the decoder makes of the record, or the reason why it cannot."""
         try:
-            return decoded(self.decoder, self.records[item], self.root)
+            return self.decode(self.records[item])
         except UnreadableImage as error:
             return str(error)
         except FileNotFoundError:
@@ -79,13 +79,25 @@ class ImageSet(Dataset[Any]):
         except OSError as error:
             return f"the file cannot be read: {error.strerror or type(error).__name__}"
 
+    def decode(self, record: Record) -> Tensor:
+        """What the decoder makes of a record."""
+        return decoded(self.decoder, record, self.root)
+
+    def stacked(self, images: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What a batch holds of these images."""
+        return {"image": torch.stack(list(images)) if images else self._empty(0)}
+
+    def take(self, images: Sequence[Tensor]) -> None:
+        """Keep what was read elsewhere, one for each item."""
+        self.pixels = torch.stack(list(images))
+
     def collate(self, items: Sequence[tuple[int, Tensor | str]]) -> dict[str, Any]:
         """One batch of the images that could be read; the others are under `rejected`."""
-        good = [(item, pixels) for item, pixels in items if isinstance(pixels, Tensor)]
+        good = [(item, pixels) for item, pixels in items if not isinstance(pixels, str)]
         chosen = [item for item, _ in good]
         images = [pixels for _, pixels in good]
         batch: dict[str, Any] = {
-            "image": torch.stack(images) if images else self._empty(0),
+            **self.stacked(images),
             "index": torch.tensor([self.positions[item] for item in chosen]).long(),
             "id": [self.records[item].id for item in chosen],
             "patient": [self.records[item].patient for item in chosen],

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 
@@ -38,5 +40,26 @@ class PromptSet:
         return self._filled(self.negatives, class_name)
 
     def _filled(self, templates: list[str], class_name: str) -> list[str]:
-        names = self.names.get(class_name, [class_name.replace("_", " ")])
-        return [template.replace("{}", name) for template in templates for name in names]
+        return [template.replace("{}", name) for template in templates for name in self._names(class_name)]
+
+    def _names(self, class_name: str) -> list[str]:
+        return self.names.get(class_name, [class_name.replace("_", " ")])
+
+    def drawn(self, classes: Sequence[str], count: int, seed: int = 0) -> list[PromptSet]:
+        """Up to `count` different prompt sets of one template and one name per class each.
+
+        What a single choice of words would have scored: papers report one ensemble, and users write one sentence.
+        """
+        source = random.Random(seed)
+        found: dict[str, PromptSet] = {}
+        # Few templates and names have few combinations: as many draws as would meet nearly all of them.
+        for _ in range(20 * count):
+            one = PromptSet(
+                [source.choice(self.templates)],
+                [source.choice(self.negatives)] if self.negatives else [],
+                {name: [source.choice(self._names(name))] for name in classes},
+            )
+            found.setdefault(repr(one), one)
+            if len(found) == count:
+                break
+        return list(found.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor
 
 from domainvl.data.fewshot import draw
@@ -21,7 +20,8 @@ def loaded(images: ImageSet, loading: Loading, split: str) -> ImageSet:
         images.preload(loading.readers, f"reading {count} {split} images")
         images.rejects.check()
         if not len(images):
-            raise ValueError(f"{images.name}: none of the {count} {split} images can be read")
+            first = next(iter(images.rejects)).reason
+            raise ValueError(f"{images.name}: none of the {count} {split} images can be read. The first: {first}")
     return images
 
 
@@ -62,5 +62,5 @@ def drawn_sets(
     for split, positions in zip(("train", "validate"), drawn, strict=True):
         if positions:
             sets[split] = made(positions)
-            sets[split].pixels = torch.stack([pixels[position] for position in positions])
+            sets[split].take([pixels[position] for position in positions])
     return sets

@@ -4,6 +4,7 @@ from domainvl.objectives.alip import Alip
 from domainvl.objectives.base import Context, Objective
 from domainvl.objectives.binary_cross_entropy import BinaryCrossEntropy
 from domainvl.objectives.category_cross_entropy import CategoryCrossEntropy
+from domainvl.objectives.clam_instances import ClamInstances
 from domainvl.objectives.class_cross_entropy import ClassCrossEntropy
 from domainvl.objectives.distillation import Distillation
 from domainvl.objectives.frozen_cosine import FrozenCosine
@@ -28,6 +29,7 @@ __all__ = [
     "Alip",
     "BinaryCrossEntropy",
     "CategoryCrossEntropy",
+    "ClamInstances",
     "ClassCrossEntropy",
     "Context",
     "Distillation",

@@ -5,6 +5,7 @@ from domainvl.tasks.base import Task
 from domainvl.tasks.classification import Classification
 from domainvl.tasks.queue import Queue
 from domainvl.tasks.schedule import Schedule, TorchSchedule, WarmupCosine
+from domainvl.tasks.slide import SlideClassification
 from domainvl.tasks.teacher import Teacher
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Classification",
     "Queue",
     "Schedule",
+    "SlideClassification",
     "Task",
     "Teacher",
     "TorchSchedule",

@@ -23,8 +23,7 @@ from domainvl.evaluation.retrieval import STUDY, RetrievalProtocol
 from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
-from domainvl.tasks.base import Task
-from domainvl.tasks.class_scores import PLAIN_ADAPTER, ClassScores
+from domainvl.tasks.class_scores import PLAIN_ADAPTER
 from domainvl.tasks.leakage import leakage_of, warn_of
 from domainvl.tasks.pair_rows import Aligned, classes_of, pairs_of
 from domainvl.tasks.pairs import LOCAL, PairPass, Part
@@ -32,18 +31,17 @@ from domainvl.tasks.phrase_maps import PhraseMaps
 from domainvl.tasks.queue import Queue
 from domainvl.tasks.rows import Rows, array
 from domainvl.tasks.schedule import Schedule
+from domainvl.tasks.scoring import Scoring
 from domainvl.tasks.teacher import Teacher
 from domainvl.tasks.text_pass import TextPass, leaves_texts_alone
 
-_SHOWN = ("i2t_r5", "auroc_macro")
-"""What a line per epoch says of an evaluation."""
 _CLASSES = "frozen/text@classes.pooled"
 """The untouched model's class names, `[C, D]`: attributes for objectives that look for them in images."""
 _HIGHEST_SCALE = float(np.log(100))
 """Where CLIP stops its temperature."""
 
 
-class Alignment(Task):
+class Alignment(Scoring):
     """Adapt a model to pairs of image and report.
 
     Objectives say what they read, and only that is computed: an untouched model (`frozen/...`), a second view
@@ -70,6 +68,8 @@ class Alignment(Task):
         retrieval: How retrieval is counted; see `domainvl.evaluation.retrieval`.
     """
 
+    shown = Scoring.shown | {"i2t_r5"}
+
     def __init__(
         self,
         backbone: Backbone,
@@ -95,8 +95,6 @@ class Alignment(Task):
         self._leakage: Leakage | None = None
         self.retrieval = retrieval
         self._wanted = {key for objective in self.objectives.values() for key in feature_needs(objective.needs)}
-        self._rows: list[dict[str, Any]] = []
-        self._evaluated: Features | None = None
         self._maps: dict[str, PhraseMaps] = {}
         self.predictions: AlignmentPredictions | None = None
         self._classes: Predictions | None = None
@@ -113,14 +111,8 @@ class Alignment(Task):
         if self._attached:
             return
         data = self.trainer.datamodule  # type: ignore[attr-defined]
-        self.classes: list[str] = list(data.classes)
-        self.multilabel: bool = data.multilabel
-        self.backbone.to(self.trainer.strategy.root_device)
-        self._scores = ClassScores(self.classes, self.multilabel, data.prompts, self.backbone, self.speed)
-        self.attach(self._scores.normalised)
+        self._read_classes(data)
         self._attached = True
-        self._scores.take(self.adapter)
-        self.novel = self.novel_classes()
         views = {f"text@{name}" for name in data.text_views} | {"image@second"}
         self._pairs = PairPass(
             self.backbone,
@@ -262,16 +254,13 @@ class Alignment(Task):
 
     def on_validation_epoch_start(self) -> None:
         """Class features and phrases are the same for a whole evaluation."""
-        self._rows, self.predictions = [], None
-        self._evaluated = self._scores.features()
+        super().on_validation_epoch_start()
+        self.predictions = None
         self._maps = {"zero_shot": PhraseMaps(self.backbone, PLAIN_ADAPTER)}
         if self.adapter is not None:
             self._maps["adapted"] = PhraseMaps(self.backbone, self.adapter)
 
-    on_test_epoch_start = on_validation_epoch_start
-    on_predict_epoch_start = on_validation_epoch_start
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Embed a batch with both models."""
         row: dict[str, Any] = {"id": batch["id"], "patient": batch["patient"]}
         for key in ("index", "label", "valid", "study"):
@@ -281,9 +270,7 @@ class Alignment(Task):
             row["text"] = batch["text"]
         row |= {f"{name}/{key}": value for name in self._maps for key, value in self._seen(batch, name).items()}
         self._rows.append(row)
-
-    test_step = validation_step
-    predict_step = validation_step
+        return row
 
     def _seen(self, batch: Batch, name: str) -> dict[str, Any]:
         """What one of the two models makes of a batch."""
@@ -318,25 +305,12 @@ class Alignment(Task):
             text = self._evaluated or {}
         return self._scores.scores(image | text, novel=self.novel)["image.logits"]
 
-    def on_validation_epoch_end(self) -> None:
-        """Log the headline numbers."""
-        self._collect()
-        if self.predictions is None:
-            return
-        stage = "test" if self.trainer.testing else "val"
-        for name, value in headline_alignment(self.predictions, self.retrieval).items():
-            self.log(f"{stage}/{name}", value, prog_bar=name in _SHOWN, rank_zero_only=True)
-
-    on_test_epoch_end = on_validation_epoch_end
-
-    def on_predict_epoch_end(self) -> None:
-        """Keep what was predicted."""
-        self._collect()
+    def _headline(self) -> Mapping[str, float]:
+        return {} if self.predictions is None else headline_alignment(self.predictions, self.retrieval)
 
     def _collect(self) -> None:
-        """Put the batches of all processes together; a folder to predict has images alone."""
+        """A folder to predict has images alone."""
         rows = Rows(self._rows)
-        self._rows, self._evaluated = [], None
         self.predictions = self._classes = None
         if rows and "text" in rows:
             self.predictions = pairs_of(rows, self.classes, self.multilabel)

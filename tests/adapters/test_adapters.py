@@ -278,7 +278,8 @@ def test_probe_wants_prime_first():
 
 
 def test_every_method_is_in_the_table():
-    exported = set(adapters.__all__) - {"Adapter"}
+    # Heads over bags of tiles have a table of their own, in test_bags.py.
+    exported = set(adapters.__all__) - {"Adapter", "ABMIL", "CLAM", "ViLaMIL"}
     assert exported == {type(make()).__name__ for make in ADAPTERS.values()}
 
 

@@ -1,0 +1,299 @@
+"""Tiled TIFF and SVS by tifffile and imagecodecs: whole tiles are decoded, a fifth of OpenSlide's cost or less.
+
+Only what decodes to the same bits as in OpenSlide is read here: Aperio and plain pyramids with RGB tiles. Aperio's JPEG
+2000 in YCbCr (33003) needs a colour transform of its own and is left to OpenSlide, as are all other formats.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from data_modules.readers.slide import WHITE, Level, Pixels, SlideReader, checked_mpp, shrunk
+from domainvl.data.rejects import UnreadableImage
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile, TiffPage
+
+_JPEG, _JPEG2000 = 7, (33005, 34712)
+_PLAIN = (1, 5, 8, 32946)
+"""Nothing, LZW and Deflate."""
+_RGB, _YCBCR = 2, 6
+_UNITS = {2: 25400.0, 3: 10000.0}
+"""Microns in a TIFF's inch and centimetre."""
+_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_MEMORY = 48 << 20
+"""Bytes of decoded tiles that a reader keeps: a row of a wide slide."""
+_SHAPE = 0.02
+"""How far the sides of a level may differ from the slide's; a label has another shape."""
+
+
+@dataclass(frozen=True)
+class TiledLevel:
+    """Where the tiles of one level lie, and how they are packed.
+
+    Attributes:
+        width: Pixels of the level from left to right.
+        height: Pixels of the level from top to bottom.
+        tile: Width and height of a tile.
+        offsets: Where each tile begins in the file.
+        counts: Its bytes; 0 where the scanner stored none.
+        compression: TIFF's number.
+        colours: TIFF's number of the colour space.
+        tables: Quantisation and Huffman tables that its tiles share.
+        page: Number of its page, for what only tifffile can unpack.
+    """
+
+    width: int
+    height: int
+    tile: tuple[int, int]
+    offsets: tuple[int, ...] = field(repr=False)
+    counts: tuple[int, ...] = field(repr=False)
+    compression: int
+    colours: int
+    tables: bytes | None = field(repr=False)
+    page: int
+
+    @property
+    def columns(self) -> int:
+        """Tiles from left to right."""
+        return -(-self.width // self.tile[0])
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins like a TIFF, whatever it is called."""
+    with path.open("rb") as file:
+        return file.read(4) in _MAGIC
+
+
+class TiffSlide(SlideReader):
+    """A tiled pyramid.
+
+    Args:
+        path: The file.
+        mpp: Microns per pixel of level 0; what the file says when None.
+
+    Raises:
+        UnreadableImage: It is damaged, or has no resolution.
+        Unfit: It has to be read by OpenSlide.
+    """
+
+    def __init__(self, path: Path, mpp: float | None = None) -> None:
+        import tifffile
+
+        try:
+            with tifffile.TiffFile(path) as tiff:
+                self._tiled = _levels(tiff)
+                stated = _mpp(tiff) if mpp is None else mpp
+        except (tifffile.TiffFileError, ValueError, IndexError, KeyError, TypeError) as error:
+            if isinstance(error, UnreadableImage | Unfit):
+                raise
+            raise UnreadableImage(f"the TIFF is damaged: {str(error)[:80]}") from error
+        _check_whole(self._tiled, path.stat().st_size)
+        first = self._tiled[0]
+        levels = tuple(
+            Level(one.width, one.height, (first.width / one.width + first.height / one.height) / 2)
+            for one in self._tiled
+        )
+        super().__init__(path, levels, stated)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._process = 0
+        self._descriptor = -1
+        self._pages: dict[int, TiffPage] = {}
+        self._lock = Lock()
+        self._kept: OrderedDict[tuple[int, int, int], Pixels] = OrderedDict()
+        self._bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Worker processes get where tiles lie and open the file themselves."""
+        return {name: self.__dict__[name] for name in ("path", "levels", "mpp", "_tiled")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See `__getstate__`."""
+        self.__dict__.update(state)
+        self._forget()
+
+    def __del__(self) -> None:
+        if getattr(self, "_process", 0) == os.getpid():
+            os.close(self._descriptor)
+
+    def region(self, level: int, x: int, y: int, width: int, height: int, shrink: int = 1) -> Pixels:
+        """See `SlideReader.region`."""
+        tiled = self._tiled[level]
+        wide, high = tiled.tile
+        alone = (width, height) == tiled.tile and not (x % wide or y % high)
+        if alone and 0 <= x <= tiled.width - wide and 0 <= y <= tiled.height - high:
+            return self._tile(level, y // high * tiled.columns + x // wide, shrink, keep=False)
+        if shrink > 1 and any(length % shrink for length in (x, y, wide, high)):
+            return shrunk(self.region(level, x, y, width, height), shrink)
+        # From here on everything is counted in pixels of the result.
+        left, top, wide, high = x // shrink, y // shrink, wide // shrink, high // shrink
+        right = min(left + width // shrink, -(-tiled.width // shrink))
+        bottom = min(top + height // shrink, -(-tiled.height // shrink))
+        result = np.empty((height // shrink, width // shrink, 3), np.uint8)
+        if left < 0 or top < 0 or right < left + width // shrink or bottom < top + height // shrink:
+            result[:] = WHITE
+        aligned = not (left % wide or top % high)
+        for row in range(max(0, top) // high, -(-bottom // high)):
+            for column in range(max(0, left) // wide, -(-right // wide)):
+                pixels = self._tile(level, row * tiled.columns + column, shrink, keep=not aligned)
+                x0, x1 = max(left, column * wide), min(right, (column + 1) * wide)
+                y0, y1 = max(top, row * high), min(bottom, (row + 1) * high)
+                result[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[
+                    y0 - row * high : y1 - row * high, x0 - column * wide : x1 - column * wide
+                ]
+        return result
+
+    def _tile(self, level: int, number: int, shrink: int, keep: bool) -> Pixels:
+        key = (level, number, shrink)
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+                return found
+        pixels = shrunk(self._decoded(level, number), shrink)
+        if keep:
+            with self._lock:
+                self._bytes += 0 if key in self._kept else pixels.nbytes
+                self._kept[key] = pixels
+                while self._bytes > _MEMORY:
+                    self._bytes -= self._kept.popitem(last=False)[1].nbytes
+        return pixels
+
+    def _decoded(self, level: int, number: int) -> Pixels:
+        tiled = self._tiled[level]
+        shape = (tiled.tile[1], tiled.tile[0], 3)
+        if not tiled.counts[number]:
+            return np.full(shape, WHITE, np.uint8)
+        data = self._packed(tiled.offsets[number], tiled.counts[number])
+        try:
+            pixels = self._unpacked(tiled, data, number, shape)
+        except (RuntimeError, ValueError, TypeError, OverflowError) as error:
+            # imagecodecs' errors are RuntimeErrors.
+            raise UnreadableImage(f"a tile is damaged: {str(error)[:60]}") from error
+        if pixels.shape != shape or pixels.dtype != np.uint8:
+            raise UnreadableImage(f"a tile is {pixels.dtype} {pixels.shape}, its level promises uint8 {shape}")
+        return pixels
+
+    def _unpacked(self, tiled: TiledLevel, data: bytes, number: int, shape: tuple[int, ...]) -> Pixels:
+        import imagecodecs
+
+        if tiled.compression == _JPEG:
+            stored = "YCBCR" if tiled.colours == _YCBCR else "RGB"
+            found: Pixels = imagecodecs.jpeg8_decode(
+                data, tables=tiled.tables, colorspace=stored, outcolorspace="RGB", out=np.empty(shape, np.uint8)
+            )
+            return found
+        if tiled.compression in _JPEG2000:
+            return np.ascontiguousarray(imagecodecs.jpeg2k_decode(data))
+        pixels = self._page(tiled.page).decode(data, number)[0]
+        # At the lower and right edges tifffile gives the part that lies on the slide.
+        part = np.full(shape, WHITE, np.uint8)
+        if pixels is not None:
+            part[: pixels.shape[1], : pixels.shape[2]] = pixels[0]
+        return part
+
+    def _packed(self, offset: int, count: int) -> bytes:
+        """Bytes of the file, by a handle of this process; reading at an offset, threads do not disturb each other."""
+        if self._process != os.getpid():
+            with self._lock:
+                if self._process != os.getpid():
+                    self._descriptor = os.open(self.path, os.O_RDONLY)
+                    self._process = os.getpid()
+        return os.pread(self._descriptor, count, offset)
+
+    def _page(self, number: int) -> TiffPage:
+        import tifffile
+
+        with self._lock:
+            if number not in self._pages:
+                with tifffile.TiffFile(self.path) as tiff:
+                    page: Any = tiff.pages[number]
+                    page.decode  # noqa: B018  made once, while the file is open
+                    self._pages[number] = page
+            return self._pages[number]
+
+
+class Unfit(Exception):
+    """A TIFF that only OpenSlide reads as it should be read."""
+
+
+def _levels(tiff: TiffFile) -> tuple[TiledLevel, ...]:
+    """The pages that show the whole slide; label, macro and thumbnail pages are none of them and never read."""
+    first: Any = tiff.pages[0]
+    if not first.is_tiled:
+        raise Unfit
+    _check_colours(first)
+    found: list[TiledLevel] = []
+    for number, page in enumerate(tiff.pages):
+        page = page.aspage()
+        if not page.is_tiled or page.samplesperpixel != 3 or page.bitspersample != 8:
+            continue
+        if found and (page.imagewidth >= found[-1].width or not _same_shape(page, first)):
+            continue
+        known = page.compression in (_JPEG, *_JPEG2000, *_PLAIN) and page.planarconfig == 1
+        if not known or (page.photometric == _YCBCR and page.compression != _JPEG):
+            raise Unfit
+        found.append(
+            TiledLevel(
+                page.imagewidth,
+                page.imagelength,
+                (page.tilewidth, page.tilelength),
+                tuple(page.dataoffsets),
+                tuple(page.databytecounts),
+                int(page.compression),
+                int(page.photometric),
+                page.jpegtables,
+                number,
+            )
+        )
+    return tuple(found)
+
+
+def _same_shape(page: Any, first: Any) -> bool:
+    across, down = first.imagewidth / page.imagewidth, first.imagelength / page.imagelength
+    # Short sides of coarse levels are rounded by a pixel.
+    return abs(across / down - 1) < _SHAPE + 1 / min(page.imagewidth, page.imagelength)
+
+
+def _check_colours(page: Any) -> None:
+    if page.samplesperpixel != 3 or page.bitspersample != 8 or page.photometric not in (_RGB, _YCBCR):
+        raise UnreadableImage(
+            f"it is not RGB: {page.samplesperpixel} channel(s) of {page.bitspersample} bits; slides have three of 8"
+        )
+
+
+def _check_whole(levels: tuple[TiledLevel, ...], size: int) -> None:
+    for number, level in enumerate(levels):
+        rows = -(-level.height // level.tile[1])
+        if len(level.offsets) != rows * level.columns or len(level.counts) != len(level.offsets):
+            raise UnreadableImage(f"level {number} has {len(level.offsets)} tiles and needs {rows * level.columns}")
+        ends = np.array(level.offsets) + np.array(level.counts)
+        lost = int((ends > size).sum())
+        if lost:
+            raise UnreadableImage(f"the file is truncated: {lost} tiles of level {number} lie behind its end")
+
+
+def _mpp(tiff: TiffFile) -> float:
+    page: Any = tiff.pages[0]
+    text = str(page.description or "")
+    if text.startswith("Aperio"):
+        # Its resolution tags say what a printer should do.
+        found = re.search(r"\|\s*MPP\s*=\s*([0-9.]+)", text)
+        seen = re.search(r"\|\s*AppMag\s*=\s*([0-9.]+)", text)
+        value = float(found[1]) if found else None
+        return checked_mpp(value, value, f" (AppMag is {seen[1]}, which says too little)" if seen else "")
+    unit = _UNITS.get(int(getattr(page.tags.get("ResolutionUnit"), "value", 0)))
+    across, down = (getattr(page.tags.get(name), "value", (0, 0)) for name in ("XResolution", "YResolution"))
+    if unit is None or not all((*across, *down)):
+        return checked_mpp(None, None)
+    return checked_mpp(unit * across[1] / across[0], unit * down[1] / down[0])
