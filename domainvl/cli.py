@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "domainvl.commands.benchmark:main",
         "compare adapters over shots and seeds; can be killed and goes on",
     ),
+    "report": ("domainvl.commands.report:main", "write a run's page: one HTML file to look at and to share"),
     "sample": ("domainvl.commands.sample:main", "write a procedural sample data set as real files"),
 }
 """Verb -> (`module:function` that takes the rest of the command line, one line of help)."""

@@ -20,6 +20,7 @@ FLOORS = {
     "cache": set(),
     "errors": set(),
     "recipes": {"errors"},
+    "report": {"errors", "recipes", "runs", "evaluation"},
     "runs": {"errors"},
     "speed": set(),
     "data": {"features", "distributed"},
