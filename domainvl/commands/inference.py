@@ -52,7 +52,7 @@ def _infer(verb: str, session: Session, run: Run, adapter: str | None, images: P
         session.set_data("predict_folder", str(images), "--images")
     module, data, settings = session.build()
     if adapter is not None:
-        _adopt(adapter, module, data, unlabelled=images is not None)
+        adopt(adapter, module, data, unlabelled=images is not None)
     recipe = session.text()
     facts = Facts(run)
     results = Results(run, seed=session.seed, stage=verb, recipe=recipe, facts=facts)
@@ -75,7 +75,7 @@ def _infer(verb: str, session: Session, run: Run, adapter: str | None, images: P
     return 0
 
 
-def _adopt(folder: str, module: LightningModule, data: LightningDataModule, unlabelled: bool) -> None:
+def adopt(folder: str, module: LightningModule, data: LightningDataModule, unlabelled: bool) -> None:
     """Put a saved adapter into the task; a class that its description names is looked up in domainvl.adapters alone."""
     from domainvl.data.module import DataModule
     from domainvl.data.prompts import PromptSet

@@ -101,7 +101,7 @@ def _leakage(record: Record) -> Markup:
         first, _, second = pair.partition("/")
         name = f"{_SPLITS.get(second, second)} against {_SPLITS.get(first, first).lower()}"
         lines.append([Cell(name), *(_shared(found.get(kind)) for kind in kinds)])
-    unseen = "" if any("images" in kind for kind in kinds) else " Images were not compared: they are not in memory."
+    unseen = "" if any("images" in kind for kind in kinds) else " Images were not compared (volumes, or not in memory)."
     verdict = "LEAKAGE: splits share patients or images." if leaks else "No patient or image is in two splits."
     texts = " Equal texts are usual in radiology and only counted." if any("texts" in kind for kind in kinds) else ""
     heads = ["In both", *(_KINDS[kind] for kind in kinds)]

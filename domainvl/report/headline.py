@@ -5,6 +5,7 @@ from __future__ import annotations
 from domainvl.evaluation.bootstrap import Interval
 from domainvl.report.html import Markup, div, join, lead, section, tag
 from domainvl.report.names import LOWER_IS_BETTER, MODELS, counted, digits, metric, number, span
+from domainvl.report.page import toggle
 from domainvl.report.record import Record, as_interval
 from domainvl.report.svg import strip
 from domainvl.report.table import Cell, table
@@ -28,7 +29,7 @@ _MAIN = (
 
 def title(record: Record) -> Markup:
     """Name of the run and what it was."""
-    return tag("header", div("name", tag("h1", record.name), tag("p", _method(record))), _toggle(), class_="top")
+    return tag("header", div("name", tag("h1", record.name), tag("p", _method(record))), toggle(), class_="top")
 
 
 def headline(record: Record) -> Markup:
@@ -62,10 +63,6 @@ def _method(record: Record) -> str:
         method = " on ".join(part for part in (adapter or "a saved adapter", backbone) if part)
     learned = f", {counted(shots, 'patient')} per class" if shots and adapter else ""
     return f"{method}{learned}; measured on the {_SPLITS.get(record.metrics['split'], record.metrics['split'])} split"
-
-
-def _toggle() -> Markup:
-    return tag("button", "Dark", type="button", id="theme", aria_label="Switch between the light and the dark page")
 
 
 def _big(title: str, value: Interval, name: str, kind: str, signed: bool = False) -> Markup:

@@ -41,6 +41,11 @@ def contents(parts: Sequence[tuple[str, str]]) -> Markup:
     return tag("nav", *(tag("a", name, href=f"#{key}") for key, name in parts), aria_label="Contents")
 
 
+def toggle() -> Markup:
+    """The button that turns the theme."""
+    return tag("button", "Dark", type="button", id="theme", aria_label="Switch between the light and the dark page")
+
+
 def footer(pictures: bool) -> Markup:
     """What the page does not hold, and what it is not."""
     if pictures:
