@@ -21,6 +21,7 @@ FLOORS = {
     "errors": set(),
     "progress": set(),
     "recipes": {"errors"},
+    "report": {"errors", "recipes", "runs", "evaluation"},
     "runs": {"errors"},
     "speed": set(),
     "data": {"features", "distributed", "progress"},

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from domainvl.commands.arguments import Arguments
 from domainvl.commands.callbacks import Results
+from domainvl.commands.facts import Facts
 from domainvl.commands.session import Session, clear_errors, make_trainer, open_session
 from domainvl.commands.signals import Interrupted, interruptible
 from domainvl.errors import CommandError
@@ -53,7 +54,9 @@ def _infer(verb: str, session: Session, run: Run, adapter: str | None, images: P
     if adapter is not None:
         adopt(adapter, module, data, unlabelled=images is not None)
     recipe = session.text()
-    trainer = make_trainer(settings, run, [Results(run, seed=session.seed, stage=verb, recipe=recipe)])
+    facts = Facts(run)
+    results = Results(run, seed=session.seed, stage=verb, recipe=recipe, facts=facts)
+    trainer = make_trainer(settings, run, [facts, results])
     if trainer.is_global_zero:
         run.write_config(recipe)
     try:
@@ -68,7 +71,7 @@ def _infer(verb: str, session: Session, run: Run, adapter: str | None, images: P
             trainer.strategy.launcher.kill(signal.SIGKILL)
         raise
     if trainer.is_global_zero:
-        print(f"run folder: {run.folder}", flush=True)
+        run.announce()
     return 0
 
 
