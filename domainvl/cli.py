@@ -27,6 +27,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "embed": (
         "domainvl.commands.embed:main",
         "make the features of slides ahead of training; can be killed and goes on",
+    ),
     "report": ("domainvl.commands.report:main", "write a run's page: one HTML file to look at and to share"),
     "compare": (
         "domainvl.commands.compare:main",
