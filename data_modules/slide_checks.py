@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from domainvl.data.progress import shown
+from domainvl.progress import shown
 
 from data_modules.readers.open_slide import open_slide
 from data_modules.readers.slide import NoResolution

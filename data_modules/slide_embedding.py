@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from domainvl.data.progress import shown
+from domainvl.progress import shown
 from numpy.typing import NDArray
 from torch import Tensor
 
