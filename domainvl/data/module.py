@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -32,6 +32,9 @@ from domainvl.data.sets import drawn_sets, loaded
 from domainvl.data.splits import SplitRule, split_hash
 from domainvl.data.texts import TextViews
 from domainvl.data.views import Pictures
+
+if TYPE_CHECKING:
+    from domainvl.data.volume_preset import VolumePreset
 
 
 class DataModule(LightningDataModule, ABC):
@@ -112,6 +115,17 @@ class DataModule(LightningDataModule, ABC):
     def read_folder(self, folder: str) -> Manifest:
         """What there is to predict in a folder: every file that ends in one of `suffixes`."""
         return folder_manifest(folder, self.suffixes, type(self).__name__)
+
+    def prepare(self, preset: Preset | VolumePreset) -> int:
+        """Make all records as a model takes them, for modules that keep that on disk; what cannot be is in `rejects`.
+
+        Args:
+            preset: The model's, which counts where the module has none.
+
+        Returns:
+            How many there are now.
+        """
+        raise TypeError(f"{type(self).__name__} reads its files as they are, so there is nothing to prepare")
 
     @property
     def manifest(self) -> Manifest:

@@ -19,6 +19,7 @@ from domainvl.evaluation import Predictions
 from domainvl.evaluation.alignment_result import AlignmentPredictions, headline_alignment
 from domainvl.evaluation.leakage import Leakage
 from domainvl.evaluation.outcome import Classified, Outcome
+from domainvl.evaluation.retrieval import STUDY, RetrievalProtocol
 from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
@@ -66,6 +67,7 @@ class Alignment(Task):
             the backward pass: same gradients, memory of one chunk, about a third more time.
         compare_splits: Whether splits are compared before training, for patients, copied images and repeated texts.
             Images of a set that does not fit into memory are read once for it.
+        retrieval: How retrieval is counted; see `domainvl.evaluation.retrieval`.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Alignment(Task):
         train_temperature: bool = False,
         encode_chunk: int | None = None,
         compare_splits: bool = True,
+        retrieval: RetrievalProtocol = STUDY,
     ) -> None:
         super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
         if encode_chunk is not None and encode_chunk < 1:
@@ -90,6 +93,7 @@ class Alignment(Task):
         self.encode_chunk = encode_chunk
         self.compare_splits = compare_splits
         self._leakage: Leakage | None = None
+        self.retrieval = retrieval
         self._wanted = {key for objective in self.objectives.values() for key in feature_needs(objective.needs)}
         self._rows: list[dict[str, Any]] = []
         self._evaluated: Features | None = None
@@ -320,7 +324,7 @@ class Alignment(Task):
         if self.predictions is None:
             return
         stage = "test" if self.trainer.testing else "val"
-        for name, value in headline_alignment(self.predictions).items():
+        for name, value in headline_alignment(self.predictions, self.retrieval).items():
             self.log(f"{stage}/{name}", value, prog_bar=name in _SHOWN, rank_zero_only=True)
 
     on_test_epoch_end = on_validation_epoch_end
@@ -345,4 +349,4 @@ class Alignment(Task):
             return Classified(self._classes)
         if self.predictions is None:
             return super().outcome()
-        return Aligned(self.predictions, self._leakage)
+        return Aligned(self.predictions, self._leakage, self.retrieval)

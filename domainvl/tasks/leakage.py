@@ -18,10 +18,10 @@ from domainvl.cache import cache_root
 from domainvl.data.images import ImageSet
 from domainvl.data.manifest import Split
 from domainvl.data.module import DataModule
-from domainvl.data.progress import shown
 from domainvl.data.shelf import Key, Shelf
 from domainvl.evaluation.image_copies import SIDE, Fingerprints
 from domainvl.evaluation.leakage import Leakage, SplitContent, check_leakage
+from domainvl.progress import shown
 
 _ORDER: tuple[Split, ...] = ("train", "validate", "test")
 _FIELDS = {"digest": ((16,), torch.uint8), "thumb": ((SIDE, SIDE), torch.uint8)}
