@@ -119,13 +119,13 @@ class PairPass:
             side: Which tower.
             inputs: What it takes.
             tokens: Local features too.
-            attention: And how much attention patches get, where the tower knows.
+            attention: How much attention patches get too, where the tower knows.
         """
         if isinstance(inputs, Said):
             features = adapter.readout(side, inputs.tower, inputs.state)
             return features | _locals(adapter, side, inputs.tower, inputs.state, inputs) if tokens else features
         tower = self.backbone.image if side == "image" else self.backbone.text
-        if not tokens:
+        if not (tokens or attention):
             return adapter.encode(side, tower, inputs, self.speed)
         # What only locals read must not be skipped in the last block.
         first, last = adapter.first_block(side, tower), tower.depth - 1
@@ -141,7 +141,9 @@ class PairPass:
             return entered[index]
 
         state = tower.run(prefix, edit=edit, start=min(first, last) if attention else first)
-        features = adapter.readout(side, tower, state) | _locals(adapter, side, tower, state, inputs)
+        features = adapter.readout(side, tower, state)
+        if tokens:
+            features |= _locals(adapter, side, tower, state, inputs)
         shares = attention_of(tower, entered[last]) if attention else None
         return features if shares is None else features | {f"{side}.attention": shares}
 

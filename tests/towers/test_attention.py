@@ -7,6 +7,7 @@ from functools import partial
 import library_toys as library
 import pytest
 import torch
+from adapters.toys import hf_clip
 from tower_toys import toy
 
 from domainvl.adapters import VPT, LoRA
@@ -92,8 +93,6 @@ def test_towers_without_one_class_token_or_an_open_block_give_none(name):
 @torch.no_grad()
 def test_a_batch_carries_it_where_it_is_read(make, chunk):
     """Of four patches as many numbers, prompts left out; everything else stays as it is."""
-    from adapters.toys import hf_clip
-
     torch.manual_seed(0)
     backbone, adapter = hf_clip(), make()
     adapter.attach(backbone)
