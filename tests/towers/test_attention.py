@@ -82,7 +82,9 @@ def test_padding_gets_none_and_bert_is_read_too():
     assert found[~ids.keep].max() == 0
 
 
-@pytest.mark.parametrize("name", ["hf_siglip_image", "timm_vit_avg", "timm_eva02", "timm_deit_distilled"])
+@pytest.mark.parametrize(
+    "name", ["hf_siglip_image", "timm_vit_avg", "timm_eva02", "timm_deit_distilled", "slices_hf_clip"]
+)
 def test_towers_without_one_class_token_or_an_open_block_give_none(name):
     one = toy(name)
     assert attention_of(one.tower, one.tower.run(one.tower.embed(one.inputs), stop=one.tower.depth - 1)) is None
