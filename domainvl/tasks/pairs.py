@@ -119,30 +119,35 @@ class PairPass:
             side: Which tower.
             inputs: What it takes.
             tokens: Local features too.
-            attention: And how much attention patches get, where the tower knows.
+            attention: How much attention patches get too, where the tower knows.
         """
         if isinstance(inputs, Said):
             features = adapter.readout(side, inputs.tower, inputs.state)
             return features | _locals(adapter, side, inputs.tower, inputs.state, inputs) if tokens else features
         tower = self.backbone.image if side == "image" else self.backbone.text
-        if not tokens:
+        if not (tokens or attention):
             return adapter.encode(side, tower, inputs, self.speed)
         # What only locals read must not be skipped in the last block.
         first, last = adapter.first_block(side, tower), tower.depth - 1
+        attention = attention and last >= 0
         if attention and first > last:
             # The last block is asked what it attends to, so it is no part of what is constant.
             prefix = tower.run(tower.embed(inputs), stop=last)
         else:
             prefix = adapter.prefix(side, tower, inputs, replace(self.speed, unread=False))
-        entered: dict[int, TokenState] = {}
+        entered: list[TokenState] = []
 
         def edit(index: int, state: TokenState) -> TokenState:
-            entered[index] = state if index < first else adapter.edit(side, index, state)
-            return entered[index]
+            state = state if index < first else adapter.edit(side, index, state)
+            if index == last:
+                entered.append(state)
+            return state
 
         state = tower.run(prefix, edit=edit, start=min(first, last) if attention else first)
-        features = adapter.readout(side, tower, state) | _locals(adapter, side, tower, state, inputs)
-        shares = attention_of(tower, entered[last]) if attention else None
+        features = adapter.readout(side, tower, state)
+        if tokens:
+            features |= _locals(adapter, side, tower, state, inputs)
+        shares = attention_of(tower, entered[0]) if attention else None
         return features if shares is None else features | {f"{side}.attention": shares}
 
     def _role(self, role: str, batch: Batch, adapter: Adapter) -> Features:
