@@ -30,6 +30,7 @@ from domainvl.data.manifest import Record
 from domainvl.data.preset import Preset
 from domainvl.data.rejects import UnreadableImage
 from domainvl.data.volumes import key_of
+from domainvl.progress import shown
 
 NO_TISSUE = "no tile has enough tissue"
 

@@ -72,7 +72,7 @@ def test_packings_of_tiff_that_are_no_jpeg(tmp_path):
 class Ruler(SlideReader):
     """A slide whose red is a pixel's x and whose green is its y, in units of 8 pixels of level 0."""
 
-    def region(self, level, x, y, width, height, shrink=1):
+    def region(self, level, x, y, width, height, shrink=1, out=None):
         scale = self.levels[level].downsample
         middle = [((at + np.arange(length) + 0.5) * scale) / 8 for at, length in ((x, width), (y, height))]
         pixels = np.zeros((height, width, 3), np.float32)
