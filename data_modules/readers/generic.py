@@ -232,12 +232,12 @@ def class_folders(root: Path, find: Callable[[Path], Iterable[Path]], table: str
         what: For the error: what was looked for.
         todo: For the error: what else would do.
     """
-    splits = {folder.name: folder for folder in _sub_folders(root) if _is_split(folder.name)}
+    splits = {folder.name: folder for folder in sub_folders(root) if _is_split(folder.name)}
     tops = splits or {"": root}
-    classes = tuple(sorted({folder.name for top in tops.values() for folder in _sub_folders(top)}))
+    classes = tuple(sorted({folder.name for top in tops.values() for folder in sub_folders(top)}))
     records = []
     for name, top in tops.items():
-        for folder in _sub_folders(top):
+        for folder in sub_folders(top):
             labels = present(classes, [folder.name])
             for place in find(folder):
                 path = place.relative_to(root).as_posix()
@@ -254,7 +254,7 @@ def _pictures(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
 
 
-def _sub_folders(root: Path) -> list[Path]:
+def sub_folders(root: Path) -> list[Path]:
     """The folders in a folder, without hidden ones."""
     return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
