@@ -14,6 +14,7 @@ from domainvl.commands.arguments import Arguments
 from domainvl.commands.inference import adopt
 from domainvl.commands.session import clear_errors, make_trainer, open_session
 from domainvl.commands.signals import Interrupted, interruptible
+from domainvl.data.rejects import UnreadableImage
 from domainvl.errors import CommandError
 from domainvl.runs import Run
 
@@ -72,6 +73,8 @@ def make_map(arguments: Arguments, recipe: dict[str, Any]) -> int:
         )
         missing = made.missing
         if missing:
+            # Rows come one after the other, so one device scores them.
+            settings |= {"devices": 1, "num_nodes": 1}
             trainer = make_trainer(settings, Run(Path(scratch)), [Scores(made)])
             try:
                 with interruptible():
@@ -79,6 +82,11 @@ def make_map(arguments: Arguments, recipe: dict[str, Any]) -> int:
             except Interrupted as stop:
                 print(f"\nstopped by {stop}; the same call goes on", file=sys.stderr, flush=True)
                 return stop.status
+            except UnreadableImage as error:
+                # A worker process puts its traceback in front.
+                reason = str(error).strip().splitlines()[-1].rpartition("UnreadableImage: ")[2]
+                todo = "mend the file, and map it into a new folder"
+                raise CommandError(f"--scene: {reason}", todo=todo, status=1) from error
         facts = made.finish()
     print(f"map of {facts['rows']} x {facts['columns']} cells, {facts['regions']} regions: {out}")
     return 0

@@ -21,7 +21,6 @@ import multiprocessing
 import os
 import platform
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -30,9 +29,6 @@ from typing import Any
 
 import numpy as np
 from fewshot import processor
-
-# The package need not be installed to be measured.
-sys.path.insert(0, str(Path(__file__).parents[2]))
 
 SIZE, BATCH, WHITE = 256, 32, 3000.0
 BANDS = ("B02", "B03", "B04", "B08")

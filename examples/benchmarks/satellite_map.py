@@ -26,8 +26,6 @@ import numpy as np
 from fewshot import processor
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
 FILES = ("classes.tif", "scores.tif", "regions.geojson", "quicklook.png", "map.json")
 
 

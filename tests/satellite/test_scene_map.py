@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from domainvl.data.loading import Loading
 from domainvl.data.preset import Preset
 
 PRESET = Preset("toy", 32, mean=(0.0,) * 3, std=(1.0,) * 3)
+RECIPE = str(Path(__file__).parents[2] / "recipes" / "satellite.yaml")
 FILES = ("classes.tif", "scores.tif", "regions.geojson", "quicklook.png", "map.json")
 
 
@@ -167,7 +169,7 @@ COMMANDS = [
 
 @pytest.mark.parametrize(("words", "says"), COMMANDS, ids=[says for _, says in COMMANDS])
 def test_the_command_line_says_what_is_missing(scene, words, says, capsys):
-    places = {"RECIPE": "recipes/satellite.yaml", "SCENE": str(scene)}
+    places = {"RECIPE": RECIPE, "SCENE": str(scene)}
     assert main(["map", *(places.get(word, word) for word in words)]) == 2
     assert says in capsys.readouterr().err
 
@@ -177,7 +179,7 @@ def test_a_scene_is_mapped_from_the_command_line(scene, tmp_path, capsys):
     out = tmp_path / "map"
     words = [
         "map",
-        "recipes/satellite.yaml",
+        RECIPE,
         "--scene",
         str(scene),
         "--out",
@@ -189,3 +191,12 @@ def test_a_scene_is_mapped_from_the_command_line(scene, tmp_path, capsys):
     assert main(words) == 0
     assert "map of 35 x 46 cells" in capsys.readouterr().out
     assert all((out / name).exists() for name in FILES)
+
+    # A file that is cut short says so, in a line, also when a worker process met it.
+    broken = tmp_path / "broken.tif"
+    noise = np.random.default_rng(0).integers(1, 3000, (4, 512, 512)).astype(np.uint16)
+    write_scene(broken, noise)
+    broken.write_bytes(broken.read_bytes()[:-60_000])
+    words[words.index("--scene") + 1], words[words.index("--out") + 1] = str(broken), str(tmp_path / "other")
+    assert main(words) == 1
+    assert "the raster is damaged or cut short" in capsys.readouterr().err
