@@ -21,7 +21,7 @@ HED = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
 
 _WHITE = 255.0
 _SEEN = 0.15
-"""Density below which a pixel is glass (Macenko)."""
+"""Density that a pixel must have in every colour to count (Macenko); fibres that let all red pass do not."""
 _TAIL = 0.01
 _FEWEST = 200
 
