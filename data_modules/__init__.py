@@ -2,6 +2,7 @@
 
 from data_modules.ct import CTVolumes, Preparation
 from data_modules.cxr import ChestXrays
+from data_modules.heatmaps import SlideHeatmaps
 from data_modules.patches import HistologyPatches
 from data_modules.readers.bach import Bach
 from data_modules.readers.chexpert import CheXpert, CheXpertPlus
@@ -50,6 +51,7 @@ __all__ = [
     "Preparation",
     "Quilt1M",
     "RadChestCT",
+    "SlideHeatmaps",
     "SlideTable",
     "TilePlan",
     "VisibleSentences",

@@ -10,8 +10,8 @@ from data_modules.readers.open_slide import open_slide
 from data_modules.readers.slide import NoResolution
 from data_modules.slide_embedding import stem_of
 from domainvl.data.manifest import Manifest, Record
-from domainvl.data.progress import shown
 from domainvl.data.rejects import Reject, UnreadableImage
+from domainvl.progress import shown
 
 
 def check_names(manifest: Manifest) -> None:

@@ -27,9 +27,9 @@ from domainvl.backbones.base import Backbone
 from domainvl.data.feature_file import FeatureWriter, Maker, Places, damaged_tiles
 from domainvl.data.manifest import Record
 from domainvl.data.preset import Preset
-from domainvl.data.progress import shown
 from domainvl.data.rejects import UnreadableImage
 from domainvl.data.volumes import key_of
+from domainvl.progress import shown
 
 NO_TISSUE = "no tile has enough tissue"
 

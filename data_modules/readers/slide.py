@@ -27,6 +27,7 @@ _FINER = 1.1
 _SAME = 1e-3
 """How far a resolution may be from a whole multiple of a level's to be taken for it; a quarter of a pixel in 256."""
 _BLOCK = 1024
+_STRIP = 128
 PLAUSIBLE = (0.02, 100.0)
 """Microns per pixel that a slide can have; what scanners write when they know none lies outside."""
 
@@ -71,7 +72,9 @@ class SlideReader(ABC):
         self.mpp = mpp
 
     @abstractmethod
-    def region(self, level: int, x: int, y: int, width: int, height: int, shrink: int = 1) -> Pixels:
+    def region(
+        self, level: int, x: int, y: int, width: int, height: int, shrink: int = 1, out: Pixels | None = None
+    ) -> Pixels:
         """Pixels of one level, `[height, width, 3]` divided by `shrink`; white outside the slide.
 
         Args:
@@ -81,6 +84,7 @@ class SlideReader(ABC):
             width: How many pixels, a multiple of `shrink`.
             height: How many pixels, a multiple of `shrink`.
             shrink: So many pixels along each side are averaged into one.
+            out: Where they are written, contiguous; made when None.
 
         Raises:
             UnreadableImage: They are damaged.
@@ -96,20 +100,23 @@ class SlideReader(ABC):
         fine = [number for number, level in enumerate(self.levels) if self.mpp * level.downsample <= _FINER * mpp]
         return fine[-1] if fine else 0
 
-    def read(self, place: tuple[int, int], size: int, mpp: float) -> Pixels:
+    def read(self, place: tuple[int, int], size: int, mpp: float, out: Pixels | None = None) -> Pixels:
         """A square of the slide at any resolution, uint8 `[size, size, 3]`.
 
         Args:
             place: Its left upper corner, x and y in pixels of level 0.
             size: Pixels along a side.
             mpp: Microns per pixel.
+            out: Where it is written, a row of a batch; made when None.
 
         Raises:
             UnreadableImage: What lies there is damaged.
         """
-        return self.rectangle(place, (size, size), mpp)
+        return self.rectangle(place, (size, size), mpp, out)
 
-    def rectangle(self, place: tuple[float, float], size: tuple[int, int], mpp: float) -> Pixels:
+    def rectangle(
+        self, place: tuple[float, float], size: tuple[int, int], mpp: float, out: Pixels | None = None
+    ) -> Pixels:
         """As `read`, for a width and a height; uint8 `[H, W, 3]`."""
         number = self.level_for(mpp)
         level = self.levels[number]
@@ -117,14 +124,14 @@ class SlideReader(ABC):
         left, top = (at / level.downsample for at in place)
         whole = round(ratio)
         if whole and abs(ratio / whole - 1) < _SAME:
-            return self.region(number, round(left), round(top), size[0] * whole, size[1] * whole, whole)
+            return self.region(number, round(left), round(top), size[0] * whole, size[1] * whole, whole, out)
         right, bottom = left + size[0] * ratio, top + size[1] * ratio
         x, y = math.floor(left), math.floor(top)
         pixels = self.region(number, x, y, math.ceil(right) - x, math.ceil(bottom) - y)
         # The box has fractions of a pixel, so the field of view is exact.
         how = Image.Resampling.BOX if ratio > 1 else Image.Resampling.BICUBIC
         box = (left - x, top - y, right - x, bottom - y)
-        return np.array(Image.fromarray(pixels).resize(size, how, box=box))
+        return _given(np.array(Image.fromarray(pixels).resize(size, how, box=box)), out)
 
     def overview(self, mpp: float) -> Pixels:
         """The whole slide at a coarse resolution, uint8 `[H, W, 3]`, read in blocks so that memory stays flat.
@@ -147,21 +154,32 @@ class SlideReader(ABC):
         return result
 
 
-def shrunk(pixels: Pixels, factor: int) -> Pixels:
+def shrunk(pixels: Pixels, factor: int, out: Pixels | None = None) -> Pixels:
     """The mean of every square of `factor` pixels; sides are multiples of it."""
     if factor == 1:
-        return pixels
+        return _given(pixels, out)
     if factor != 2:
-        return np.array(Image.fromarray(pixels).reduce(factor))
-    # 20x from 40x is what is asked for most, and three times as fast in whole rows.
+        return _given(np.array(Image.fromarray(pixels).reduce(factor)), out)
+    # 20x from 40x is what is asked for most, and several times as fast in whole rows that stay in the cache.
     height, width, _ = pixels.shape
+    result = np.empty((height // 2, width // 2, 3), np.uint8) if out is None else out
     rows = np.ascontiguousarray(pixels).reshape(height, width * 3)
-    pairs = np.add(rows[0::2], rows[1::2], dtype=np.uint16)
-    sums = pairs[:, :-3] + pairs[:, 3:]
-    sums += 2
-    sums >>= 2
-    strides = (sums.strides[0], 6 * sums.itemsize, sums.itemsize)
-    return np.lib.stride_tricks.as_strided(sums, (height // 2, width // 2, 3), strides).astype(np.uint8)
+    for top in range(0, height, _STRIP):
+        strip = rows[top : top + _STRIP]
+        pairs = np.add(strip[0::2], strip[1::2], dtype=np.uint16)
+        sums = pairs[:, :-3] + pairs[:, 3:]
+        sums += 2
+        sums >>= 2
+        for colour in range(3):
+            result[top // 2 : (top + _STRIP) // 2, :, colour] = sums[:, colour::6]
+    return result
+
+
+def _given(pixels: Pixels, out: Pixels | None) -> Pixels:
+    if out is None:
+        return pixels
+    out[:] = pixels
+    return out
 
 
 def checked_mpp(x: float | None, y: float | None, more: str = "") -> float:

@@ -64,7 +64,9 @@ class OtherSlide(SlideReader):
         self.__dict__.update(state)
         self._forget()
 
-    def region(self, level: int, x: int, y: int, width: int, height: int, shrink: int = 1) -> Pixels:
+    def region(
+        self, level: int, x: int, y: int, width: int, height: int, shrink: int = 1, out: Pixels | None = None
+    ) -> Pixels:
         """See `SlideReader.region`."""
         import openslide
 
@@ -80,7 +82,7 @@ class OtherSlide(SlideReader):
             raise UnreadableImage(f"a tile is damaged: {_plain(error, self.path)}") from error
         pixels = colours[..., :3].copy()
         pixels[colours[..., 3] == 0] = WHITE
-        return shrunk(pixels, shrink)
+        return shrunk(pixels, shrink, out)
 
     def _opened(self) -> OpenSlide:
         import openslide

@@ -11,7 +11,7 @@ import re
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Lock
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,6 +110,7 @@ class TiffSlide(SlideReader):
         self._descriptor = -1
         self._pages: dict[int, TiffPage] = {}
         self._lock = Lock()
+        self._room = local()
         self._kept: OrderedDict[tuple[int, int, int], Pixels] = OrderedDict()
         self._bytes = 0
 
@@ -126,21 +127,26 @@ class TiffSlide(SlideReader):
         if getattr(self, "_process", 0) == os.getpid():
             os.close(self._descriptor)
 
-    def region(self, level: int, x: int, y: int, width: int, height: int, shrink: int = 1) -> Pixels:
+    def region(
+        self, level: int, x: int, y: int, width: int, height: int, shrink: int = 1, out: Pixels | None = None
+    ) -> Pixels:
         """See `SlideReader.region`."""
         tiled = self._tiled[level]
         wide, high = tiled.tile
-        alone = (width, height) == tiled.tile and not (x % wide or y % high)
-        if alone and 0 <= x <= tiled.width - wide and 0 <= y <= tiled.height - high:
-            return self._tile(level, y // high * tiled.columns + x // wide, shrink, keep=False)
         if shrink > 1 and any(length % shrink for length in (x, y, wide, high)):
-            return shrunk(self.region(level, x, y, width, height), shrink)
+            return shrunk(self.region(level, x, y, width, height), shrink, out)
         # From here on everything is counted in pixels of the result.
         left, top, wide, high = x // shrink, y // shrink, wide // shrink, high // shrink
-        result = np.full((height // shrink, width // shrink, 3), WHITE, np.uint8)
-        right = min(left + width // shrink, -(-tiled.width // shrink))
-        bottom = min(top + height // shrink, -(-tiled.height // shrink))
+        right, bottom = left + width // shrink, top + height // shrink
+        result = np.empty((bottom - top, right - left, 3), np.uint8) if out is None else out
         aligned = not (left % wide or top % high)
+        inside = left >= 0 and top >= 0 and right <= tiled.width // shrink and bottom <= tiled.height // shrink
+        if inside and aligned and shrink == 1 and (right - left, bottom - top) == tiled.tile:
+            # What is asked for most goes where it is wanted without a copy.
+            return self._decoded(level, y // high * tiled.columns + x // wide, result)
+        if not inside:
+            result[:] = WHITE
+            right, bottom = min(right, -(-tiled.width // shrink)), min(bottom, -(-tiled.height // shrink))
         for row in range(max(0, top) // high, -(-bottom // high)):
             for column in range(max(0, left) // wide, -(-right // wide)):
                 pixels = self._tile(level, row * tiled.columns + column, shrink, keep=not aligned)
@@ -152,13 +158,14 @@ class TiffSlide(SlideReader):
         return result
 
     def _tile(self, level: int, number: int, shrink: int, keep: bool) -> Pixels:
+        """A decoded tile; one that is not kept is valid until this thread asks for the next."""
         key = (level, number, shrink)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
                 return found
-        pixels = shrunk(self._decoded(level, number), shrink)
+        pixels = shrunk(self._decoded(level, number, self._scratch(level, keep and shrink == 1)), shrink)
         if keep:
             with self._lock:
                 self._bytes += 0 if key in self._kept else pixels.nbytes
@@ -167,38 +174,43 @@ class TiffSlide(SlideReader):
                     self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return pixels
 
-    def _decoded(self, level: int, number: int) -> Pixels:
+    def _scratch(self, level: int, fresh: bool) -> Pixels:
+        """Room for a tile: memory that is new costs a third of what decoding does."""
+        wide, high = self._tiled[level].tile
+        if fresh:
+            return np.empty((high, wide, 3), np.uint8)
+        found: Pixels | None = getattr(self._room, "pixels", None)
+        if found is None or found.shape != (high, wide, 3):
+            found = self._room.pixels = np.empty((high, wide, 3), np.uint8)
+        return found
+
+    def _decoded(self, level: int, number: int, out: Pixels) -> Pixels:
         tiled = self._tiled[level]
-        shape = (tiled.tile[1], tiled.tile[0], 3)
         if not tiled.counts[number]:
-            return np.full(shape, WHITE, np.uint8)
+            out[:] = WHITE
+            return out
         data = self._packed(tiled.offsets[number], tiled.counts[number])
         try:
-            pixels = self._unpacked(tiled, data, number, shape)
+            self._unpacked(tiled, data, number, out)
         except (RuntimeError, ValueError, TypeError, OverflowError) as error:
             # imagecodecs' errors are RuntimeErrors.
             raise UnreadableImage(f"a tile is damaged: {str(error)[:60]}") from error
-        if pixels.shape != shape or pixels.dtype != np.uint8:
-            raise UnreadableImage(f"a tile is {pixels.dtype} {pixels.shape}, its level promises uint8 {shape}")
-        return pixels
+        return out
 
-    def _unpacked(self, tiled: TiledLevel, data: bytes, number: int, shape: tuple[int, ...]) -> Pixels:
+    def _unpacked(self, tiled: TiledLevel, data: bytes, number: int, out: Pixels) -> None:
         import imagecodecs
 
         if tiled.compression == _JPEG:
             stored = "YCBCR" if tiled.colours == _YCBCR else "RGB"
-            found: Pixels = imagecodecs.jpeg8_decode(
-                data, tables=tiled.tables, colorspace=stored, outcolorspace="RGB", out=np.empty(shape, np.uint8)
-            )
-            return found
-        if tiled.compression in _JPEG2000:
-            return np.ascontiguousarray(imagecodecs.jpeg2k_decode(data))
-        pixels = self._page(tiled.page).decode(data, number)[0]
-        # At the lower and right edges tifffile gives the part that lies on the slide.
-        part = np.full(shape, WHITE, np.uint8)
-        if pixels is not None:
-            part[: pixels.shape[1], : pixels.shape[2]] = pixels[0]
-        return part
+            imagecodecs.jpeg8_decode(data, tables=tiled.tables, colorspace=stored, outcolorspace="RGB", out=out)
+        elif tiled.compression in _JPEG2000:
+            imagecodecs.jpeg2k_decode(data, out=out)
+        else:
+            out[:] = WHITE
+            pixels = self._page(tiled.page).decode(data, number)[0]
+            # At the lower and right edges tifffile gives the part that lies on the slide.
+            if pixels is not None:
+                out[: pixels.shape[1], : pixels.shape[2]] = pixels[0]
 
     def _packed(self, offset: int, count: int) -> bytes:
         """Bytes of the file, by a handle of this process; reading at an offset, threads do not disturb each other."""

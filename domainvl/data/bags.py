@@ -24,7 +24,7 @@ from torch import Tensor
 from domainvl.data.decoder import Decoder
 from domainvl.data.images import ImageSet
 from domainvl.data.manifest import Record
-from domainvl.data.progress import shown
+from domainvl.progress import shown
 
 
 @dataclass(frozen=True)

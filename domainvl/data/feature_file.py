@@ -182,6 +182,8 @@ def damaged_tiles(path: Path, maker: Maker, source: str) -> int | None:
 class FeatureWriter:
     """Writes a file row by row, and in one move: before `finish` there is nothing under its name.
 
+    Two writers of one file at a time are not meant to be; whoever has several processes locks it.
+
     Args:
         path: The file.
         places: The tiles, in the order of rows.
@@ -192,7 +194,8 @@ class FeatureWriter:
     def __init__(self, path: Path, places: Places, maker: Maker, source: str) -> None:
         self.path, self.places, self.maker, self.source = path, places, maker, source
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._draft = path.with_name(f".{path.name}.{os.getpid()}")
+        # One name for all: what a killed process left is written over.
+        self._draft = path.with_name(f".{path.name}.draft")
         self._kept: list[int] = []
         self._file: h5py.File | None = None
 

@@ -20,7 +20,8 @@ def loaded(images: ImageSet, loading: Loading, split: str) -> ImageSet:
         images.preload(loading.readers, f"reading {count} {split} images")
         images.rejects.check()
         if not len(images):
-            raise ValueError(f"{images.name}: none of the {count} {split} images can be read")
+            first = next(iter(images.rejects)).reason
+            raise ValueError(f"{images.name}: none of the {count} {split} images can be read. The first: {first}")
     return images
 
 

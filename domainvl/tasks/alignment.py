@@ -17,12 +17,14 @@ from domainvl.data.boxes import Box
 from domainvl.distributed import gather
 from domainvl.evaluation import Predictions
 from domainvl.evaluation.alignment_result import AlignmentPredictions, headline_alignment
+from domainvl.evaluation.leakage import Leakage
 from domainvl.evaluation.outcome import Classified, Outcome
+from domainvl.evaluation.retrieval import STUDY, RetrievalProtocol
 from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
-from domainvl.tasks.leakage import leakage_of
+from domainvl.tasks.leakage import leakage_of, warn_of
 from domainvl.tasks.pair_rows import Aligned, classes_of, pairs_of
 from domainvl.tasks.pairs import LOCAL, PairPass, Part
 from domainvl.tasks.phrase_maps import PhraseMaps
@@ -46,7 +48,8 @@ class Alignment(Scoring):
     (`image@second...`), a teacher (`ema/...`) or a queue (`queue/...`) costs nothing where nobody reads it.
 
     An evaluation asks both models the same: to find the report of an image and the image of a report, and, where
-    there are labels, to score images against class names.
+    there are labels, to score images against class names. What was found before training that splits share stands
+    beside the numbers.
 
     Args:
         backbone: The pretrained model.
@@ -60,6 +63,9 @@ class Alignment(Scoring):
         train_temperature: Whether the factor on cosines is learned too; it is stored with the adapter.
         encode_chunk: Images, or reports, that are encoded at once. Larger batches are recomputed chunk by chunk in
             the backward pass: same gradients, memory of one chunk, about a third more time.
+        compare_splits: Whether splits are compared before training, for patients, copied images and repeated texts.
+            Images of a set that does not fit into memory are read once for it.
+        retrieval: How retrieval is counted; see `domainvl.evaluation.retrieval`.
     """
 
     shown = Scoring.shown | {"i2t_r5"}
@@ -76,6 +82,8 @@ class Alignment(Scoring):
         queue: Queue | None = None,
         train_temperature: bool = False,
         encode_chunk: int | None = None,
+        compare_splits: bool = True,
+        retrieval: RetrievalProtocol = STUDY,
     ) -> None:
         super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
         if encode_chunk is not None and encode_chunk < 1:
@@ -83,6 +91,9 @@ class Alignment(Scoring):
         self.teacher, self.queue = teacher, queue
         self.train_temperature = train_temperature
         self.encode_chunk = encode_chunk
+        self.compare_splits = compare_splits
+        self._leakage: Leakage | None = None
+        self.retrieval = retrieval
         self._wanted = {key for objective in self.objectives.values() for key in feature_needs(objective.needs)}
         self._maps: dict[str, PhraseMaps] = {}
         self.predictions: AlignmentPredictions | None = None
@@ -114,6 +125,14 @@ class Alignment(Scoring):
         )
         if stage == "fit":
             self._setup_training()
+            self._check_splits(data)
+
+    def _check_splits(self, data: Any) -> None:
+        """Compare splits, in the process that writes the result."""
+        if self.compare_splits and self.trainer.is_global_zero:
+            self._leakage = leakage_of(data, self.speed.cache)
+            if self._leakage is not None:
+                warn_of(self._leakage)
 
     def _remembered_texts(self) -> TextPass | None:
         """What a text tower that stays as it is says, from disk."""
@@ -286,7 +305,7 @@ class Alignment(Scoring):
         return self._scores.scores(image | text, novel=self.novel)["image.logits"]
 
     def _headline(self) -> Mapping[str, float]:
-        return {} if self.predictions is None else headline_alignment(self.predictions)
+        return {} if self.predictions is None else headline_alignment(self.predictions, self.retrieval)
 
     def _collect(self) -> None:
         """A folder to predict has images alone."""
@@ -303,4 +322,4 @@ class Alignment(Scoring):
             return Classified(self._classes)
         if self.predictions is None:
             return super().outcome()
-        return Aligned(self.predictions, leakage_of(self.trainer.datamodule))  # type: ignore[attr-defined]
+        return Aligned(self.predictions, self._leakage, self.retrieval)

@@ -18,9 +18,9 @@ UNIT = 96.0
 _COARSE = 16
 """Pixels of the slide along one of the map that says what lies where."""
 _GLASS = (243, 242, 245)
-_SHARE = (0.14, 0.3)
+_SHARE = (0.08, 0.22)
 """Share of the tissue that the lesion takes."""
-_CROWD = 0.04
+_CROWD = 0.07
 """Share of the tissue that shows another lesion's kind, in specks: no slide is pure."""
 
 
@@ -47,20 +47,19 @@ def draw_slide(rng: np.random.Generator, slide: Slide) -> Drawing:
     kinds = np.array(list(fields), dtype=object)[np.argmax(list(fields.values()), axis=0)]
     for other in LESIONS:
         if other != slide.lesion:
-            kinds[tissue & _most(clouds(rng, coarse, 16), tissue, _CROWD)] = other
+            kinds[tissue & _most(clouds(rng, coarse, 12), tissue, _CROWD)] = other
     # One smooth hill is highest somewhere inside the tissue; what is above a level is the lesion.
     hill = _hill(rng, tissue) + np.float32(0.25) * clouds(rng, coarse, 7)
     lesion = tissue & _most(hill, tissue, float(rng.uniform(*_SHARE)))
     kinds[lesion] = slide.lesion
     stained = _stain(rng)
-    pixels = np.empty((height, width, 3), np.uint8)
-    pixels[:] = _GLASS
+    picture = Image.new("RGB", (width, height))
+    glass = np.array(_GLASS) + rng.integers(-4, 5, (512, 512, 1))
+    _lay(picture, glass.astype(np.uint8), np.ones(coarse, np.bool_))
     for kind in sorted(set(kinds[tissue].tolist())):
         square = texture(rng, kind, unit)
-        square = (np.clip(square * stained, 0, 1) * 255).astype(np.uint8)
-        _lay(pixels, square, tissue & (kinds == kind))
-    noise = rng.integers(-4, 5, (512, 512, 1), dtype=np.int16)
-    return Drawing(_added(pixels, noise), lesion)
+        _lay(picture, (np.clip(square * stained, 0, 1) * 255).astype(np.uint8), tissue & (kinds == kind))
+    return Drawing(np.asarray(picture), lesion)
 
 
 def _islands(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.bool_]:
@@ -88,25 +87,13 @@ def _stain(rng: np.random.Generator) -> NDArray[np.float32]:
     return (rng.normal(1, 0.05, 3) * rng.uniform(0.88, 1.08)).astype(np.float32)
 
 
-def _lay(pixels: NDArray[np.uint8], square: NDArray[np.uint8], where: NDArray[np.bool_]) -> None:
+def _lay(picture: Image.Image, square: NDArray[np.uint8], where: NDArray[np.bool_]) -> None:
     """Repeats a square over the slide wherever a coarse map is true."""
-    height, width, _ = pixels.shape
-    fine = Image.fromarray(where).resize((where.shape[1] * _COARSE, where.shape[0] * _COARSE), Image.Resampling.NEAREST)
-    mask = np.asarray(fine)[:height, :width]
-    side = len(square)
-    for top in range(0, height, side):
-        for left in range(0, width, side):
-            part = mask[top : top + side, left : left + side]
-            if part.any():
-                target = pixels[top : top + side, left : left + side]
-                np.copyto(target, square[: part.shape[0], : part.shape[1]], where=part[..., None])
-
-
-def _added(pixels: NDArray[np.uint8], noise: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """The noise of the camera, a square of it repeated."""
-    side = len(noise)
-    for top in range(0, len(pixels), side):
-        for left in range(0, pixels.shape[1], side):
-            part = pixels[top : top + side, left : left + side]
-            part[:] = np.clip(part + noise[: part.shape[0], : part.shape[1]], 0, 255)
-    return pixels
+    size = (where.shape[1] * _COARSE, where.shape[0] * _COARSE)
+    mask = Image.fromarray(where).resize(size, Image.Resampling.NEAREST)
+    tile, side = Image.fromarray(square), len(square)
+    for top in range(0, picture.height, side):
+        for left in range(0, picture.width, side):
+            part = mask.crop((left, top, left + side, top + side))
+            if part.getbbox() is not None:
+                picture.paste(tile, (left, top), part)

@@ -14,7 +14,7 @@ from domainvl.samples.canvas import clouds
 
 Colours = NDArray[np.float32]
 
-UNITS = 3
+UNITS = 2
 """Units along the side of a square."""
 
 _PINK = np.array([0.9, 0.66, 0.79], np.float32)
@@ -22,7 +22,7 @@ _PURPLE = np.array([0.37, 0.22, 0.52], np.float32)
 
 
 def texture(rng: np.random.Generator, kind: str, unit: int) -> Colours:
-    """A square ``[3 * unit, 3 * unit, 3]`` of one kind of tissue, which fits itself at its edges."""
+    """A square ``[2 * unit, 2 * unit, 3]`` of one kind of tissue, which fits itself at its edges."""
     return _KINDS[kind](rng, unit)
 
 
@@ -38,7 +38,7 @@ def _fibres(rng: np.random.Generator, unit: int) -> Colours:
     side = len(image)
     y, x = np.meshgrid(*[np.arange(side, dtype=np.float32) / side * np.float32(2 * np.pi)] * 2, indexing="ij")
     # Whole waves along each side, so that the square fits itself.
-    waves = np.sin(np.float32(rng.integers(9, 15)) * y + 2 * np.sin(np.float32(rng.integers(2, 4)) * x))
+    waves = np.sin(np.float32(rng.integers(6, 11)) * y + 2 * np.sin(np.float32(rng.integers(1, 4)) * x))
     dark = np.float32(1) / (1 + np.exp(-8 * (waves - np.float32(0.3))))
     return image - dark[..., None] * np.array([0.05, 0.18, 0.09], np.float32)
 
@@ -63,7 +63,7 @@ def _debris(rng: np.random.Generator, unit: int) -> Colours:
     image = _ground(rng, unit)
     side = len(image)
     grain = clouds(rng, (side, side), 45 * UNITS)
-    return image - (grain > 0.35)[..., None] * np.array([0.15, 0.24, 0.15], np.float32)
+    return image - (grain > 0.35)[..., None] * np.array([0.17, 0.27, 0.16], np.float32)
 
 
 def _crowded(low: float, high: float, density: int) -> Callable[[np.random.Generator, int], Colours]:
