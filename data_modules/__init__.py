@@ -1,18 +1,27 @@
-"""Data modules of the domains: chest X-rays, CT, whole slides and satellite scenes, with public layouts."""
+"""Data modules: chest X-rays, CT, histology patches and slides, satellite scenes, with public layouts."""
 
 from data_modules.ct import CTVolumes, Preparation
 from data_modules.cxr import ChestXrays
+from data_modules.heatmaps import SlideHeatmaps
+from data_modules.patches import HistologyPatches
+from data_modules.readers.bach import Bach
 from data_modules.readers.bigearthnet import BigEarthNetV1, BigEarthNetV2
 from data_modules.readers.chexpert import CheXpert, CheXpertPlus
+from data_modules.readers.crc import NctCrcHe
 from data_modules.readers.ct_rate import CtRate
+from data_modules.readers.filtered import VisibleSentences
 from data_modules.readers.fmow import Fmow
 from data_modules.readers.generic import ClassFolders, ImageTable
 from data_modules.readers.layout import Layout
 from data_modules.readers.merlin import MerlinCT
+from data_modules.readers.mhist import Mhist
 from data_modules.readers.mimic import MimicCxrJpg
 from data_modules.readers.nih import ChestXray14
 from data_modules.readers.openi import OpenI
 from data_modules.readers.padchest import PadChest
+from data_modules.readers.pannuke import PanNuke
+from data_modules.readers.pcam import PatchCamelyon
+from data_modules.readers.quilt import Quilt1M
 from data_modules.readers.rad_chest import RadChestCT
 from data_modules.readers.scene_folders import Aid, EuroSat, EuroSatMS, PatternNet, Resisc45, UcMerced
 from data_modules.readers.slide_table import SlideTable
@@ -28,6 +37,7 @@ from data_modules.slides import WholeSlides
 
 __all__ = [
     "Aid",
+    "Bach",
     "BigEarthNetV1",
     "BigEarthNetV2",
     "CTVolumes",
@@ -42,25 +52,33 @@ __all__ = [
     "EuroSatMS",
     "FixedRange",
     "Fmow",
+    "HistologyPatches",
     "ImageTable",
     "Layout",
     "MerlinCT",
+    "Mhist",
     "MimicCxrJpg",
+    "NctCrcHe",
     "OpenI",
     "PadChest",
+    "PanNuke",
+    "PatchCamelyon",
     "PatternNet",
     "Percentiles",
     "Preparation",
+    "Quilt1M",
     "RadChestCT",
     "Resisc45",
     "Satellite",
     "SensorRange",
+    "SlideHeatmaps",
     "SlideTable",
     "SpatialSplit",
     "TilePlan",
     "TileTable",
     "Tiling",
     "UcMerced",
+    "VisibleSentences",
     "VolumeFolders",
     "WholeSlides",
     "ZScore",

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
-from domainvl.progress import shown
-
 from data_modules.readers.open_slide import open_slide
 from data_modules.readers.slide import NoResolution
 from data_modules.slide_embedding import stem_of

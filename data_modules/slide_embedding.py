@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
-from domainvl.progress import shown
 from numpy.typing import NDArray
 from torch import Tensor
 
