@@ -6,22 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 
 from domainvl.data.images import ImageSet
 from domainvl.data.module import DataModule
 from domainvl.evaluation.image_copies import Fingerprints
 from domainvl.evaluation.leakage import Leakage, SplitContent, check_leakage
 
-_COLOURS = 3
 _ORDER = ("train", "validate", "test")
 
 
 def leakage_of(data: Any) -> Leakage | None:
     """Compare the splits that a data module has set up; None where there are not two.
 
-    Pictures are compared where they are in memory; what is read from files again and again, and volumes, stay
-    unchecked, and the result says so.
+    Images are compared where they are in memory; what is read from files again and again stays unchecked, and the
+    result says so.
     """
     if not isinstance(data, DataModule):
         return None
@@ -34,14 +32,12 @@ def leakage_of(data: Any) -> Leakage | None:
 def _content(images: ImageSet) -> SplitContent:
     pairing = images.pairing
     texts = None
-    # Fingerprints are those of pictures; the slices of a volume are no colours.
-    pictures = images.pixels is not None and images.pixels.dtype == torch.uint8 and images.pixels.shape[1] == _COLOURS
     if pairing is not None:
         texts = [pairing.views.whole(pairing.texts(record)) for record in images.records]
     return SplitContent(
         ids=[record.id for record in images.records],
         patients=[record.patient for record in images.records],
-        pictures=Fingerprints.of(_pictures(images)) if pictures else None,
+        pictures=None if images.pixels is None or images.pixels.dim() != 4 else Fingerprints.of(_pictures(images)),
         texts=texts,
     )
 
