@@ -143,8 +143,8 @@ def test_pictures_lie_under_their_maps(opened):
 
 def test_a_click_sorts_a_table_both_ways(opened):
     page = opened("multi-label")
-    column = "[...document.querySelectorAll('#classes tbody tr')].map(r => Number(r.cells[4].dataset.value))"
-    head = page.locator("#classes thead th:nth-child(5)")
+    column = "[...document.querySelectorAll('#classes tbody tr')].map(r => Number(r.cells[3].dataset.value))"
+    head = page.locator("#classes thead th:nth-child(4)")
     for order, wanted in (("descending", True), ("ascending", False)):
         head.locator("button").click()
         values = page.evaluate(column)
