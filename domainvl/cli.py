@@ -33,6 +33,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "domainvl.commands.compare:main",
         "set runs on the same patients side by side, with paired differences",
     ),
+    "doctor": ("domainvl.commands.doctor:main", "show versions, devices, readers and caches; clear caches"),
     "sample": ("domainvl.commands.sample:main", "write a procedural sample data set as real files"),
 }
 """Verb -> (`module:function` that takes the rest of the command line, one line of help)."""

@@ -153,7 +153,7 @@ class Results(Callback):
         if not trainer.is_global_zero or split != self.stage:
             return
         from domainvl.evaluation import write_metrics
-        from domainvl.report import write_report
+        from domainvl.report import has_page, write_report
 
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         task: Any = module
@@ -168,10 +168,12 @@ class Results(Callback):
         write_metrics(draft, measured, split=split, hashes=hashes, seed=self.seed, extra=extra)
         if self.save_adapter and task.adapter is not None:
             self._save_adapter(task, data, draft)
-        self.facts.write(trainer, leakage="leakage" not in measured.as_dict())
+        numbers = measured.as_dict()
+        self.facts.write(trainer, leakage="leakage" not in numbers)
         os.replace(draft, self.run.metrics)  # last of all: a run that has its numbers is finished
         outcome.show(measured)
-        write_report(self.run.folder)
+        if has_page(numbers):
+            write_report(self.run.folder)
         sys.stdout.flush()
 
     def _save_adapter(self, task: Any, data: Any, metrics: Path) -> None:

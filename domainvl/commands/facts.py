@@ -15,8 +15,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from domainvl.data.images import ImageSet
 from domainvl.data.module import DataModule
 from domainvl.evaluation.files import plain, whole_file
+from domainvl.evaluation.image_copies import Fingerprints
+from domainvl.evaluation.leakage import Leakage, SplitContent, check_leakage
 from domainvl.runs import Run
-from domainvl.tasks.leakage import leakage_of
+
+_ORDER = ("train", "validate", "test")
 
 
 class Facts(Callback):
@@ -69,7 +72,7 @@ class Facts(Callback):
             leakage: Whether to look for what splits share; false where the result says it already.
         """
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        shared = leakage_of(data) if leakage else None
+        shared = _shared(data) if leakage and isinstance(data, DataModule) else None
         facts = {
             "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "training": None if not self._training else self._training | {"seconds": round(self._seconds(), 3)},
@@ -110,6 +113,24 @@ def _split(images: ImageSet, classes: list[str]) -> Mapping[str, Any]:
         shows = torch.nn.functional.one_hot(label, len(classes)).bool() if valid is None else valid & (label == 1)
         found["positives"] = dict(zip(classes, shows.sum(dim=0).tolist(), strict=True))
     return found
+
+
+def _shared(data: DataModule) -> Leakage | None:
+    """What the images that were used have in common between splits; pictures that are not in memory stay unchecked."""
+    sets = {name: data.sets[name] for name in _ORDER if name in data.sets}
+    if len(sets) < 2:
+        return None
+    return check_leakage({name: _content(images) for name, images in sets.items()}, crops=False)
+
+
+def _content(images: ImageSet) -> SplitContent:
+    ids = [record.id for record in images.records]
+    patients = [record.patient for record in images.records]
+    pixels = images.pixels
+    # The slices of a volume are no colours, and a bag of tiles is no picture.
+    if not isinstance(pixels, torch.Tensor) or pixels.dtype != torch.uint8 or pixels.shape[1:2] != (3,):
+        return SplitContent(ids, patients)
+    return SplitContent(ids, patients, Fingerprints.of(one.permute(1, 2, 0).numpy() for one in pixels))
 
 
 def _device(device: torch.device) -> str:

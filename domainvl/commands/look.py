@@ -97,6 +97,8 @@ class _Look(Callback):
     ) -> None:
         """Look at a batch."""
         task: Any = pl_module
+        if "image" not in batch:
+            raise CommandError(f"--images: {type(task).__name__} looks at no pictures, there is nothing to show")
         images, preset = batch["image"], task.preset
         maps: dict[str, Tensor] = {}
         if task.backbone.image.has_locals and task.classes:

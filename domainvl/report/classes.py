@@ -19,6 +19,8 @@ from domainvl.report.table import Cell, table
 Ends = tuple[Floats, Floats]
 
 _KINDS: tuple[type[Roc | PrecisionRecall], ...] = (Roc, PrecisionRecall)
+_FLOOR = 0.4
+"""Where the line of an AUROC begins, or lower where an interval does."""
 _PANELS = 24
 _RESAMPLES = 300
 
@@ -29,27 +31,27 @@ def per_class(record: Record) -> Markup | None:
     if not found:
         return None
     adapted = len(record.models) == 2
-    heads = ["Class", "Positive", "Negative", *(f"AUROC {MODELS[model]}" for model in record.models)]
+    heads = ["Class", "Positive", *(f"AUROC {MODELS[model]}" for model in record.models)]
     heads += ["Difference", ""] if adapted else [""]
     heads += ["AUPRC", "F1"]
+    results = {name: [as_interval(result[model]["auroc"]) for model in record.models] for name, result in found.items()}
+    ends = [one.low for values in results.values() for one in values if one.low is not None]
+    floor = min([_FLOOR, *ends])
     lines = []
     for name, result in found.items():
-        values = [as_interval(result[model]["auroc"]) for model in record.models]
-        cells = [
-            Cell(name),
-            *(Cell(f"{result[f'n_{kind}']:,}", result[f"n_{kind}"]) for kind in ("positive", "negative")),
-        ]
-        cells += [_value(one) for one in values]
+        values, positive = results[name], result["n_positive"]
+        total = positive + result["n_negative"]
+        cells = [Cell(name), Cell(f"{positive:,}", positive, f"of {total:,}"), *map(_value, values)]
         if adapted:
             cells.append(_value(as_interval(result["difference"]["auroc"]), signed=True))
         shown = [(m, v.value, v.low, v.high) for m, v in zip(record.models, values, strict=True) if v.value is not None]
-        cells.append(Cell(strip(shown, 0.0, 1.0) if shown else ""))
+        cells.append(Cell(strip(shown, floor, 1.0) if shown else Markup("")))
         last = result[record.models[-1]]
         cells += [_value(as_interval(last[key])) for key in ("auprc", "f1")]
         lines.append(cells)
     said = "A click on a head sorts. AUROC 0.5 (the grey line) is chance, 1 is perfect; AUPRC and F1 are those of the "
     said += f"{MODELS[record.models[-1]]} model. Small numbers: 95 % intervals."
-    names = (0, 6 if adapted else 4)
+    names = (0, 5 if adapted else 3)
     return section(
         "classes", "Class by class", lead(said), table(heads, lines, label="Classes", names=names, sortable=True)
     )

@@ -106,7 +106,8 @@ def _leakage(record: Record) -> Markup:
     texts = " Equal texts are usual in radiology and only counted." if any("texts" in kind for kind in kinds) else ""
     heads = ["In both", *(_KINDS[kind] for kind in kinds)]
     checked = "No patient is in two splits." if unseen and not leaks else verdict
-    said = tag("p", f"{checked}{unseen}{texts}", class_="alarm" if leaks else None)
+    crops = " Cropped copies were not looked for." if not unseen and not leakage.get("crops") else ""
+    said = tag("p", f"{checked}{unseen}{crops}{texts}", class_="alarm" if leaks else None)
     return join([heading, said, table(heads, lines, label="What splits share")])
 
 

@@ -90,7 +90,7 @@ def _findings(predictions: Predictions, called: np.ndarray) -> Markup:
         rates = f"sensitivity {share(hit, hit + miss)}, specificity {share(clear, alarm + clear)}"
         cards.append(div("panel", tag("h4", name), tag("p", rates, class_="sub"), grid))
     caption = (
-        "Rows: what the image shows. Shares are of the row; a darker field holds more of its row. Labels that are "
+        "Rows: what the image shows. Shares are of the row; the fuller the colour, the more of its row. Labels that are "
     )
     return figure(f"{caption}unknown do not count.", div("panels", *cards))
 
@@ -110,7 +110,7 @@ def _matrix(predictions: Predictions, called: np.ndarray) -> Markup:
         lines.append(tag("tr", tag("th", name, tag("small", f"{total:,}"), scope="row"), *boxes))
     grid = tag("table", tag("thead", head), tag("tbody", *lines), class_="matrix", aria_label="Confusion matrix")
     box = tag("div", grid, class_="scroll", tabindex="0", role="region", aria_label="Confusion matrix")
-    return figure("Numbers are images; a darker field holds more of its row. Small: images of the class.", box)
+    return figure("Numbers are images; the fuller the colour, the more of its row. Small: images of the class.", box)
 
 
 def _box(count: str, word: str, of: str, kind: str, strength: float) -> Markup:

@@ -52,6 +52,8 @@ class Record:
             resume = f"python -m domainvl fit --resume {folder}" if run.checkpoint.exists() else ""
             raise CommandError(f"{folder} has no {name}: it is no run folder, or its run is not finished", todo=resume)
         metrics = _read_json(run.metrics)
+        if not has_page(metrics):
+            raise CommandError(f"{run.metrics} holds numbers of another shape than a page shows", status=1)
         return cls(
             run=run,
             metrics=metrics,
@@ -93,6 +95,11 @@ class Record:
         """The bare name of a class of the recipe."""
         named = self.setting(*path, "class_path")
         return named.rpartition(".")[2] if isinstance(named, str) else None
+
+
+def has_page(numbers: Mapping[str, Any]) -> bool:
+    """Whether results are of a shape that a page can show; a task of the user's own may measure something else."""
+    return {"zero_shot", "per_class", "n", "notes", "bootstrap"} <= set(numbers)
 
 
 def as_interval(value: Mapping[str, Any] | None) -> Interval:

@@ -50,7 +50,9 @@ def table(
     """
     tops = []
     for place, head in enumerate(heads):
-        text = tag("button", head, type="button") if sortable and head else head
+        # A column of drawings has nothing to sort by.
+        drawn = all(isinstance(line[place].text, Markup) for line in lines)
+        text = tag("button", head, type="button") if sortable and head and not drawn else head
         tops.append(tag("th", text, scope="col", class_=None if place in names else "number"))
     body = [
         tag("tr", *(cell.show(place not in names, place == 0) for place, cell in enumerate(line))) for line in lines

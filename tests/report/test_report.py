@@ -1,14 +1,18 @@
+import base64
+import io
 import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from toy_runs import PATIENT, predictions, run_folder
+from PIL import Image
+from toy_runs import PATIENT, pictures, predictions, run_folder
 
 from domainvl.errors import CommandError
-from domainvl.report import write_report
+from domainvl.report import Seen, write_report
 from domainvl.report.html import Markup, tag
 from domainvl.report.mistakes import worst
 from domainvl.report.record import Record
@@ -133,10 +137,31 @@ def test_what_is_no_finished_run_is_refused(tmp_path, missing, said):
 def test_no_model_library_is_loaded_for_a_page(tmp_path):
     folder = run_folder(tmp_path / "run")
     code = (
-        "import sys; from pathlib import Path; from domainvl.report import write_report;"
+        "import sys; from pathlib import Path; from domainvl.report import Seen, write_report;"
         f"write_report(Path({str(folder)!r}));"
         "print([name for name in ('torch', 'transformers', 'lightning', 'matplotlib') if name in sys.modules])"
     )
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_pictures_come_with_their_maps_and_without_words_of_reports(tmp_path):
+    folder = run_folder(tmp_path / "run")
+    seen = pictures(folder)
+    text = write_report(folder, seen).read_text(encoding="utf-8")
+    assert text.count("data:image/png") > 0
+    assert text.count("data:image/jpeg") > text.count("data:image/png")
+    assert '<rect x="0.250" y="0.250" width="0.250" height="0.500">' in text
+    assert "nobody may read" not in text
+    assert PATIENT not in text
+    assert "shows images of patients" in text
+    bare = {name: Seen(one.pixels) for name, one in seen.items()}
+    assert "gives no maps" in write_report(folder, bare).read_text(encoding="utf-8")
+
+
+def test_a_map_is_full_where_it_is_highest_and_empty_below_zero():
+    one = Seen(np.zeros((8, 8), np.uint8), {("adapted", "A"): np.array([[0.5, -1.0], [0.25, 0.0]])})
+    data = re.findall(r"data:image/png;base64,([^\"]+)", one.mapped("adapted", "A", 0.5))[0]
+    alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))[..., 3]
+    assert alpha.tolist() == [[255, 0], [128, 0]]

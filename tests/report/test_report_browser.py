@@ -3,9 +3,11 @@
 import shutil
 
 import pytest
-from toy_runs import predictions, run_folder
+from toy_runs import pictures, predictions, run_folder
 
 from domainvl.report import write_report
+from domainvl.report.comparison import compare
+from domainvl.report.comparison_page import write_comparison
 
 WIDE, PHONE = {"width": 1200, "height": 900}, {"width": 390, "height": 844}
 PAGES = {
@@ -13,6 +15,8 @@ PAGES = {
     "single-label": predictions(multilabel=False, classes=12),
     "zero-shot": predictions(adapted=None),
 }
+
+NAMES = [*PAGES, "pictures", "comparison"]
 
 # Text whose own box cuts it off; boxes that are made to scroll do not count.
 CLIPPED = """() => [...document.querySelectorAll('main *')].filter(e =>
@@ -68,7 +72,11 @@ def browser():
 @pytest.fixture(scope="module")
 def addresses(tmp_path_factory):
     root = tmp_path_factory.mktemp("pages")
-    return {name: write_report(run_folder(root / name, found)).as_uri() for name, found in PAGES.items()}
+    pages = {name: write_report(run_folder(root / name, found)) for name, found in PAGES.items()}
+    runs = [run_folder(root / name, predictions(adapted=skill)) for name, skill in (("pictures", 2.0), ("poor", 0.5))]
+    pages["pictures"] = write_report(runs[0], pictures(runs[0]))
+    pages["comparison"] = write_comparison(compare([root / "pictures", root / "poor"]), root / "compare.html")
+    return {name: page.as_uri() for name, page in pages.items()}
 
 
 @pytest.fixture
@@ -93,7 +101,7 @@ def opened(browser, addresses):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("viewport", [WIDE, PHONE], ids=["wide", "phone"])
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_clipped_crowded_or_wider_than_the_screen(opened, name, viewport, scheme):
     page = opened(name, viewport, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= viewport["width"]
@@ -120,10 +128,23 @@ def test_figures_are_visible_and_say_what_they_are(opened):
     assert page.evaluate("[...document.querySelectorAll('figure')].every(f => f.querySelector('figcaption'))")
 
 
+def test_pictures_lie_under_their_maps(opened):
+    page = opened("pictures", PHONE)
+    views = page.locator("#maps .picture")
+    assert views.count() > 0
+    for view in (views.nth(place) for place in range(views.count())):
+        frame = view.bounding_box()
+        for image in view.locator("img").all():
+            assert image.bounding_box() == frame
+            assert image.evaluate("i => i.complete && i.naturalWidth > 0")
+    assert page.locator("#maps .picture rect").first.bounding_box()["width"] > 10
+    assert page.locator("#mistakes .card").count() > 0
+
+
 def test_a_click_sorts_a_table_both_ways(opened):
     page = opened("multi-label")
-    column = "[...document.querySelectorAll('#classes tbody tr')].map(r => Number(r.cells[4].dataset.value))"
-    head = page.locator("#classes thead th:nth-child(5)")
+    column = "[...document.querySelectorAll('#classes tbody tr')].map(r => Number(r.cells[3].dataset.value))"
+    head = page.locator("#classes thead th:nth-child(4)")
     for order, wanted in (("descending", True), ("ascending", False)):
         head.locator("button").click()
         values = page.evaluate(column)

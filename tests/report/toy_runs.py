@@ -8,6 +8,7 @@ import numpy as np
 import yaml
 
 from domainvl.evaluation import Predictions, evaluate, write_metrics, write_predictions
+from domainvl.report import Record, Seen, pictured
 
 PATIENT = "patient-Zebedee"
 EVIL = "<script>alert('x')</script> & \"Co\""
@@ -80,6 +81,21 @@ def predictions(
         zero_shot=scores(0.2, noise[0]),
         adapted=None if adapted is None else scores(adapted, noise[1]),
     )
+
+
+def pictures(folder: Path) -> dict[str, Seen]:
+    """Grey squares for all images that a page would show, with maps and a box."""
+    record = Record.read(folder)
+    draw = np.random.default_rng(0)
+    labels = list(record.metrics["per_class"])
+    return {
+        image: Seen(
+            draw.integers(256, size=(24, 24), dtype=np.uint8),
+            {(model, label): draw.normal(size=(4, 4)) for model in record.models for label in labels},
+            [(f"a {label.upper()} that nobody may read", (0.25, 0.25, 0.5, 0.75)) for label in labels],
+        )
+        for image in pictured(record)
+    }
 
 
 def run_folder(
