@@ -19,7 +19,7 @@ from domainvl.samples.histo.drawing import draw_patch, draw_scan
 
 __all__ = ["KINDS", "PATIENTS", "generate"]
 
-PATIENTS = 420
+PATIENTS = 245
 """Patients of a full set."""
 
 COLUMNS = ("image", "patient", "split", "label", "caption")
