@@ -90,7 +90,7 @@ def _findings(predictions: Predictions, called: np.ndarray) -> Markup:
         rates = f"sensitivity {share(hit, hit + miss)}, specificity {share(clear, alarm + clear)}"
         cards.append(div("panel", tag("h4", name), tag("p", rates, class_="sub"), grid))
     caption = (
-        "Rows: what the image shows. Shares are of the row; the fuller the colour, the more of its row. Labels that are "
+        "Rows: what the image shows. Shares are of the row; the fuller the colour, the more of it. Labels that are "
     )
     return figure(f"{caption}unknown do not count.", div("panels", *cards))
 
