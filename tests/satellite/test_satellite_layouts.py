@@ -123,7 +123,7 @@ def big_earth_v2(root):
 
 
 @pytest.mark.parametrize(
-    ("layout", "write"), [(BigEarthNetV1(), big_earth_v1), (BigEarthNetV2(), big_earth_v2)], ids=str
+    ("layout", "write"), [(BigEarthNetV1(), big_earth_v1), (BigEarthNetV2(), big_earth_v2)], ids=["v1", "v2"]
 )
 def test_bands_in_files_of_their_own(tmp_path, layout, write):
     write(tmp_path)
