@@ -17,6 +17,8 @@ from domainvl.objectives.label_contrast import LabelContrast
 from domainvl.objectives.mgca_prototype import MgcaPrototype
 from domainvl.objectives.mgca_token import MgcaToken
 from domainvl.objectives.phrase_regions import PhraseRegions
+from domainvl.objectives.prior_attribution import PriorAttribution
+from domainvl.objectives.prior_belief import PriorBelief
 from domainvl.objectives.sccm import SCCM
 from domainvl.objectives.siglip import SigLIP
 from domainvl.objectives.tcl import TclLocalGlobal
@@ -43,6 +45,8 @@ __all__ = [
     "MgcaToken",
     "Objective",
     "PhraseRegions",
+    "PriorAttribution",
+    "PriorBelief",
     "SigLIP",
     "TclLocalGlobal",
     "VillaMapping",
