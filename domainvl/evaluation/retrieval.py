@@ -313,8 +313,6 @@ class Retrieval:
             "protocol": self.protocol.name,
             "positives": self.protocol.positives,
             "ties": self.protocol.ties,
-            "prefix": self.protocol.prefix,
-            "capitalised": self.protocol.capitalise,
             "pools": self.pools,
             "pool_images": _range(self.text_to_image.gallery),
             "pool_texts": _range(self.image_to_text.gallery),
@@ -323,7 +321,14 @@ class Retrieval:
                 "images": int(np.count_nonzero(self.image_to_text.tied)),
                 "texts": int(np.count_nonzero(self.text_to_image.tied)),
             },
-        } | ({} if self.protocol.pool is None else {"pool_seed": self.protocol.seed})
+        } | self._asides()
+
+    def _asides(self) -> dict[str, Any]:
+        """What most protocols do not do."""
+        protocol = self.protocol
+        found = {"pool_seed": protocol.seed} if protocol.pool is not None else {}
+        found |= {"prefix": protocol.prefix} if protocol.prefix else {}
+        return found | ({"capitalised": True} if protocol.capitalise else {})
 
 
 @dataclass(frozen=True, eq=False)
