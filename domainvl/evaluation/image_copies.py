@@ -9,14 +9,16 @@ follow.
    million pairs they come from 32 tables of 16 bits each, which finds a distance of 20 bits with p > 0.999 and one of
    30 with p > 0.98 without comparing all pairs, but fewer copies of what has little structure (water, meadows).
 2. The fine structure of both thumbnails is correlated under the crop, which is refined. A copy reaches far more than
-   unrelated pictures of the same data do: 0.91 among X-rays, whose anatomy is that of all others, down to 0.5 among
+   unrelated pictures of the same data do: 0.91 among X-rays, whose anatomy is that of all others, down to 0.4 among
    tiles of land, which have nothing in common and whose weak structure suffers more. And it agrees everywhere: two
    straight roads reach 0.8, and the land beside them nothing.
 
 Measured on 2,712 procedural chest X-rays of 1,600 made-up patients: all 510 edited copies were found (JPEG at quality
 50, half the size, a crop of 6 % anywhere, crop and size and JPEG together, another gamma), which correlate at 0.93 or
 more; none of the 676 images of held-out patients was taken for a copy, and the most similar of them reached 0.88.
-On 942 procedural satellite tiles of 16 places: FOUND.
+On 942 procedural satellite tiles, 278 of them of held-out places, which the last rule was chosen on: none was
+taken for a copy; of 133 copies were found all at JPEG quality 75, all cropped by 5 %, 132 of both and 131 at quality 50.
+On a set with another seed that was 89 of 89 in each, 84 at quality 50, and none of 227.
 Mirrored, rotated and inverted copies are not found.
 """
 
@@ -36,9 +38,9 @@ from domainvl.evaluation.ranks import Ints
 SIDE = 48
 LIKENESS = 0.91
 """Correlation of the fine structure from which on two pictures are copies, whatever the others look like."""
-_LEAST_LIKENESS = 0.5
+_LEAST_LIKENESS = 0.4
 """The same where unrelated pictures have nothing in common."""
-_LEAST_EVERYWHERE = 0.45
+_LEAST_EVERYWHERE = 0.3
 """What a copy reaches in three quarters of its parts: two straight roads look alike, and the land beside them not."""
 _ABOVE, _SAMPLED = 4.0, 128
 """Between the two: so many spreads above unrelated pairs, of which so many are drawn."""
@@ -342,10 +344,18 @@ def _cropped(grey: Floats, crop: Crop) -> Floats:
 
 def _everywhere(first: Floats, second: Floats) -> float:
     """Lower quartile, over 16 parts of two thumbnails, of the correlation of what differs from its surroundings."""
-    parts = [_parts(thumb - _blur() @ thumb @ _blur().T) for thumb in (first, second)]
+    parts = [_parts(_flattened(thumb - _blur() @ thumb @ _blur().T)) for thumb in (first, second)]
     rows = [part - part.mean(axis=1, keepdims=True) for part in parts]
     one, other = (row / np.maximum(np.linalg.norm(row, axis=1, keepdims=True), 1e-9) for row in rows)
     return float(np.quantile((one * other).sum(axis=1), 0.25))
+
+
+def _flattened(thumb: Floats) -> Floats:
+    """Without frequencies that stand out, as furrows and rows of roofs do: fields ploughed alike are no copies."""
+    spectrum = np.fft.rfft2(thumb)
+    size = np.abs(spectrum)
+    most = 2 * float(np.median(size))
+    return np.asarray(np.fft.irfft2(spectrum * np.minimum(1, most / np.maximum(size, 1e-9)), thumb.shape))
 
 
 def _parts(thumb: Floats) -> Floats:
