@@ -33,6 +33,7 @@ LESS = {
     "cxr-align-llm": ["--trainer.max_epochs", "2"],
     "satellite": ["--trainer.max_epochs", "20"],
     "satellite-random": ["--trainer.max_epochs", "2"],
+    "satellite-retrieval": ["--trainer.max_epochs", "4"],
 }
 
 

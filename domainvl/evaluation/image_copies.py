@@ -16,8 +16,8 @@ follow.
 Measured on 2,712 procedural chest X-rays of 1,600 made-up patients: all 510 edited copies were found (JPEG at quality
 50, half the size, a crop of 6 % anywhere, crop and size and JPEG together, another gamma), which correlate at 0.93 or
 more; none of the 676 images of held-out patients was taken for a copy, and the most similar of them reached 0.88.
-On 942 procedural satellite tiles, 278 of them of held-out places, which the last rule was chosen on: none was
-taken for a copy; of 133 copies were found all at JPEG quality 75, all cropped by 5 %, 132 of both and 131 at quality 50.
+On 942 procedural satellite tiles, 278 of them of held-out places, which the last rule was chosen on: none was taken
+for a copy; of 133 copies were found all at JPEG quality 75, all cropped by 5 %, 132 of both and 131 at quality 50.
 On a set with another seed that was 89 of 89 in each, 84 at quality 50, and none of 227.
 Mirrored, rotated and inverted copies are not found.
 """
