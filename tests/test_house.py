@@ -27,7 +27,7 @@ FLOORS = {
     "data": {"features", "distributed", "progress"},
     "evaluation": set(),
     "samples": {"cache", "progress"},
-    "hub": {"adapters", "backbones"},
+    "hub": {"adapters", "backbones", "data"},
     "towers": {"tokens", "features"},
     "backbones": {"tokens", "features", "towers", "data"},
     "adapters": {"tokens", "features", "speed", "towers", "backbones"},

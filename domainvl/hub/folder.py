@@ -22,7 +22,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -31,8 +30,11 @@ from domainvl.adapters import Adapter, Compose
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.hub.card import CARD, AdapterCard, read_adapter_card
 from domainvl.hub.readme import hub_id, model_card, without_paths
+from domainvl.hub.untrusted import check_sizes, inner_file, read_tensors
 
 TENSORS = "domainvl.safetensors"
+FILES = (CARD, TENSORS, "README.md", "recipe.yaml", "adapter_config.json", "adapter_model.safetensors")
+"""What an adapter folder may hold; nothing else is downloaded."""
 _LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm", "peft", "safetensors")
 _ADAPTER, _SCALE = "adapter.", "logit_scale"
 
@@ -120,15 +122,14 @@ def read_adapter(folder: Path | str, backbone: BackboneSpec) -> SavedAdapter:
     folder = Path(folder)
     card = read_adapter_card(folder)
     card.check(backbone)
-    path = folder / TENSORS
+    path = inner_file(folder, TENSORS)
     if not path.is_file():
         raise ValueError(f"{folder} has no {TENSORS}; copy or download the adapter again")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); copy or download the adapter again") from None
+    tensors = read_tensors(path)
+    check_sizes(folder / CARD, card.init_args, tensors)
     scale = tensors.pop(_SCALE, None)
+    if scale is not None and (scale.numel() != 1 or not scale.is_floating_point()):
+        raise ValueError(f"{path}: {_SCALE} should be one number, got {scale.dtype} {tuple(scale.shape)}")
     unknown = sorted(name for name in tensors if not name.startswith(_ADAPTER))
     if unknown:
         raise ValueError(f"{path} holds tensors that no adapter has: {unknown[:5]}")
