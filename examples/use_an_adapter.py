@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--shots", type=int, default=4, help="training patients per finding")
     arguments = parser.parse_args()
 
-    recipe = Path(__file__).parents[1] / "recipes" / "cxr-coop.yaml"
+    recipe = Path(__file__).parents[1] / "recipes" / "cxr-probe.yaml"
     with TemporaryDirectory() as folder:
         settings = {"data": {"shots": arguments.shots}, "trainer": {"max_epochs": arguments.epochs}}
         with contextlib.redirect_stdout(io.StringIO()):

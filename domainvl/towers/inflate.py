@@ -116,7 +116,7 @@ class Inflated(Tower):
         patches = planar.after(self.patch(inputs).flatten(2).transpose(1, 2)) + self._positions(planar)
         special = planar.special().expand(len(inputs), -1, -1)
         tokens = self.tower.enter(torch.cat([special.to(patches.dtype), patches], dim=1))
-        readout = first(len(tokens), tokens.device) if self._reads_first() else None
+        readout = first(tokens.shape[0], tokens.device) if self._reads_first() else None
         return TokenState(tokens, readout=readout, prefix=special.shape[1], grid=self.grid)
 
     def _positions(self, planar: Planar) -> Tensor:

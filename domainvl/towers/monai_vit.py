@@ -56,7 +56,7 @@ class MonaiViT(Tower):
         if not self.classifies:
             return TokenState(tokens, grid=grid)
         tokens = torch.cat([self.model.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        return TokenState(tokens, readout=first(len(tokens), tokens.device), prefix=1, grid=grid)
+        return TokenState(tokens, readout=first(tokens.shape[0], tokens.device), prefix=1, grid=grid)
 
     def block(self, index: int, state: TokenState) -> TokenState:
         """Run one block."""
