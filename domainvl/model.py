@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from domainvl import hub
+from domainvl.adapters import Compose
 from domainvl.adapters.base import Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.data.preset import Preset
@@ -62,7 +63,8 @@ class Model:
         # Before the adapter joins the towers: the untouched model's class features are where some methods start.
         self.scores = ClassScores(card.classes, card.multilabel, card.prompt_set(), backbone, speed)
         self.adapter, self.card = hub.load_adapter(folder, backbone, self.scores.normalised)
-        if type(self.adapter).pool_tiles is not Adapter.pool_tiles:
+        parts = [*self.adapter.parts] if isinstance(self.adapter, Compose) else [self.adapter]
+        if any(getattr(type(part), "pool_tiles") is not Adapter.pool_tiles for part in parts):  # noqa: B009  # a Module
             raise TypeError(
                 f"Model: {card.adapter} scores whole slides, not images; use `python -m domainvl predict RECIPE "
                 "--adapter FOLDER` with a recipe that reads slides"

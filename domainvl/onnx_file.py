@@ -1,4 +1,4 @@
-"""The image tower with its adapter and the class texts in one ONNX file: pixels in, class scores out, no domainvl needed."""
+"""The image tower with its adapter and the class texts in one ONNX file: pixels in, class scores out."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -96,10 +97,7 @@ def save_adapter(
         tensors[_SCALE] = logit_scale.detach()
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     clean = without_paths(recipe)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    staging.mkdir()
-    try:
+    with _whole(folder) as staging:
         text = json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"
         (staging / CARD).write_text(text, encoding="utf-8")
         # Not save_file: it makes files that nobody else on the machine can read.
@@ -107,9 +105,30 @@ def save_adapter(
         (staging / "recipe.yaml").write_text(clean, encoding="utf-8")
         (staging / "README.md").write_text(model_card(card, clean, metrics), encoding="utf-8")
         adapter.export(staging, hub_id(backbone))
-        _swap(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def copy_adapter(
+    source: Path, folder: Path, metrics: Mapping[str, Any] | None, facts: Mapping[str, Any] | None, licence: str | None
+) -> Path:
+    """Write an adapter folder to another place, with a model card that says more; whole or not at all.
+
+    Args:
+        source: An adapter folder.
+        folder: Where to; an older adapter there is replaced.
+        metrics: See `model_card`, as for all that follow.
+        facts: Counts of the data.
+        licence: Of the model below.
+    """
+    card = read_adapter_card(source)
+    recipe = without_paths(inner_file(source, "recipe.yaml").read_text(encoding="utf-8"))
+    with _whole(folder) as staging:
+        for name in FILES:
+            if inner_file(source, name).is_file():
+                shutil.copyfile(source / name, staging / name)
+        (staging / "recipe.yaml").write_text(recipe, encoding="utf-8")
+        text = model_card(card, recipe, metrics, facts, licence)
+        (staging / "README.md").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -175,6 +194,20 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `folder` once everything is there."""
+    _refuse_foreign(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    staging.mkdir()
+    try:
+        yield staging
+        _swap(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _refuse_foreign(folder: Path) -> None:
