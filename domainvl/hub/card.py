@@ -88,7 +88,7 @@ def make_adapter(name: str, init_args: Mapping[str, Any]) -> Adapter:
     try:
         made: Adapter = getattr(adapters, name)(**arguments)
     except TypeError as error:
-        raise ValueError(f"{CARD}: {name} does not take the arguments {dict(arguments)}: {error}") from None
+        raise ValueError(f"{CARD}: {name} does not take the arguments {', '.join(init_args)}: {error}") from None
     return made
 
 
@@ -171,7 +171,8 @@ def _check_prompts(path: Path, prompts: dict[str, Any], classes: int) -> None:
     lists = [prompts.get("templates"), prompts.get("negatives", []), *_lists(prompts.get("names", {}))]
     if not set(prompts) <= {"templates", "negatives", "names"} or not all(_are_texts(one) for one in lists):
         raise ValueError(
-            f"{path}: 'prompts' should hold lists of texts: templates, negatives, and names by class; got {prompts}"
+            f"{path}: 'prompts' should hold lists of texts: templates, negatives, and names by class; got "
+            f"{', '.join(prompts)}"
         )
     most = max((len(one) for one in lists[2:] if one is not None), default=1)
     count = classes * most * sum(len(one) for one in lists[:2] if one is not None)
