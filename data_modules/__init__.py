@@ -1,16 +1,25 @@
-"""Data modules of the domains: chest X-rays, CT and whole slides, with the layouts of the public data sets."""
+"""Data modules of the domains: chest X-rays, CT, histology patches, whole slides; with layouts of public data sets."""
 
 from data_modules.ct import CTVolumes, Preparation
 from data_modules.cxr import ChestXrays
+from data_modules.heatmaps import SlideHeatmaps
+from data_modules.patches import HistologyPatches
+from data_modules.readers.bach import Bach
 from data_modules.readers.chexpert import CheXpert, CheXpertPlus
+from data_modules.readers.crc import NctCrcHe
 from data_modules.readers.ct_rate import CtRate
+from data_modules.readers.filtered import VisibleSentences
 from data_modules.readers.generic import ClassFolders, ImageTable
 from data_modules.readers.layout import Layout
 from data_modules.readers.merlin import MerlinCT
+from data_modules.readers.mhist import Mhist
 from data_modules.readers.mimic import MimicCxrJpg
 from data_modules.readers.nih import ChestXray14
 from data_modules.readers.openi import OpenI
 from data_modules.readers.padchest import PadChest
+from data_modules.readers.pannuke import PanNuke
+from data_modules.readers.pcam import PatchCamelyon
+from data_modules.readers.quilt import Quilt1M
 from data_modules.readers.rad_chest import RadChestCT
 from data_modules.readers.slide_table import SlideTable
 from data_modules.readers.slide_tiles import TilePlan
@@ -19,6 +28,7 @@ from data_modules.slide_decoder import Embedding
 from data_modules.slides import WholeSlides
 
 __all__ = [
+    "Bach",
     "CTVolumes",
     "CheXpert",
     "CheXpertPlus",
@@ -27,16 +37,24 @@ __all__ = [
     "ClassFolders",
     "CtRate",
     "Embedding",
+    "HistologyPatches",
     "ImageTable",
     "Layout",
     "MerlinCT",
+    "Mhist",
     "MimicCxrJpg",
+    "NctCrcHe",
     "OpenI",
     "PadChest",
+    "PanNuke",
+    "PatchCamelyon",
     "Preparation",
+    "Quilt1M",
     "RadChestCT",
+    "SlideHeatmaps",
     "SlideTable",
     "TilePlan",
+    "VisibleSentences",
     "VolumeFolders",
     "WholeSlides",
 ]

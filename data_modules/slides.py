@@ -134,6 +134,11 @@ class WholeSlides(DataModule):
         """Every slide below a folder."""
         return self._usable_slides(super().read_folder(folder))
 
+    @property
+    def predicted(self) -> Manifest:
+        """The slides that are tested or predicted: those of the folder to predict, or of the data set."""
+        return self._folder or self.manifest
+
     def slide(self, record: Record, root: Path) -> SlideReader:
         """A slide itself, for whoever draws it."""
         return open_slide(root / record.path, self._resolutions.get(record.path))
@@ -202,7 +207,7 @@ class WholeSlides(DataModule):
     def _folder_of_files(self) -> Path:
         if self.embedding.folder is not None:
             return Path(self.embedding.folder).expanduser()
-        root = (self._folder or self.manifest).root.resolve()
+        root = self.predicted.root.resolve()
         return cache_root() / "slides" / hashlib.sha256(str(root).encode()).hexdigest()[:12]
 
     def _images(self, manifest: Manifest, positions: Sequence[int], labelled: bool = True) -> ImageSet:

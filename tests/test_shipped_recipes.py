@@ -32,6 +32,9 @@ CHECKS = {"slides": check_slides}
 # Other adapters in ct.yaml, which runs as shipped: two epochs on fewer patients show that each of them runs.
 BRIEF = {"ct-depth", "ct-inflated", "ct-lora", "ct-probe", "ct-side-tuning", "ct-slice-attention", "ct-st-adapter"}
 
+# Other heads in slides.yaml, which runs as shipped, in two epochs.
+HEADS = {"slides-clam", "slides-vila-mil"}
+
 
 @pytest.fixture(scope="session")
 def few_scans(tmp_path_factory):
@@ -51,6 +54,8 @@ def test_recipe_runs_as_shipped(path, tmp_path, capsys, request):
     if path.stem in BRIEF:
         data = ["--data.root", str(request.getfixturevalue("few_scans"))]
         less = ["--trainer.max_epochs", "2", "--data.shots", "2"]
+    if path.stem in HEADS:
+        less = ["--trainer.max_epochs", "2"]
     assert main(["fit", str(path), "--run-dir", str(run), *data, *less]) == 0
     printed = capsys.readouterr().out.rstrip()
     assert printed.splitlines()[-1] == f"run folder: {run}"

@@ -21,6 +21,7 @@ from domainvl.evaluation.probe import Probe, ProbeData, linear_probe
 from domainvl.evaluation.result import ClassResult, Evaluation, evaluate, headline
 from domainvl.evaluation.retrieval import SCAN, STUDY, Pairs, Retrieval, RetrievalProtocol, plan
 from domainvl.evaluation.sampling import exclusive_sample, patient_subsets
+from domainvl.evaluation.stain_shift import ShiftResult, StainShiftTable, evaluate_stain_shifts
 from domainvl.evaluation.table import print_alignment, print_table
 
 __all__ = [
@@ -48,11 +49,14 @@ __all__ = [
     "ProbeData",
     "Retrieval",
     "RetrievalProtocol",
+    "ShiftResult",
     "SplitContent",
+    "StainShiftTable",
     "check_leakage",
     "evaluate",
     "evaluate_alignment",
     "evaluate_findings",
+    "evaluate_stain_shifts",
     "exclusive_sample",
     "headline",
     "headline_alignment",

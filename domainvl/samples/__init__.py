@@ -28,6 +28,7 @@ DOMAINS: Mapping[str, str] = MappingProxyType(
         "ct": "domainvl.samples.ct",
         "cxr": "domainvl.samples.cxr",
         "cxr-reports": "domainvl.samples.cxr_reports",
+        "histo": "domainvl.samples.histo",
         "slides": "domainvl.samples.slides",
     }
 )

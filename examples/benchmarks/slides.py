@@ -68,7 +68,7 @@ def main() -> None:
                     found[name].append(alone(measure, part, name, path))
             report(part, found)
         print(f"\nmemory, embedding one slide (n = {options.rounds})")
-        for factor in (1, 2, 4):
+        for factor in (1,) if options.tiny else (1, 2, 4):
             small = drawn(Path(folder) / f"{factor}.tif", side // 4 * factor)
             peaks = [alone(embedded, small, Path(folder) / f"out-{factor}-{n}") for n in range(options.rounds)]
             tiles = (side // 4 * factor // (2 * TILE)) ** 2
