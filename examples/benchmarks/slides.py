@@ -26,7 +26,8 @@ import os
 import platform
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -88,11 +89,10 @@ def drawn(path: Path, side: int) -> Path:
     return path
 
 
-def alone(function: object, *arguments: object) -> float:
+def alone(function: Callable[..., float], *arguments: object) -> float:
     """One measurement in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found: float = pool.apply(function, arguments)  # type: ignore[arg-type]
-    return found
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def report(part: str, found: Mapping[str, Sequence[float]]) -> None:
