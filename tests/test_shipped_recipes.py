@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from slide_truth import check_slides
 
 from domainvl.cli import main
 from domainvl.recipes import load
@@ -22,7 +23,11 @@ GAINS = {
     "cxr-coop": 0.03,
     "cxr-lora": 0.10,
     "cxr-probe": 0.10,
+    "slides": 0.02,
 }
+
+# What else a run has to have found.
+CHECKS = {"slides": check_slides}
 
 # Other adapters in ct.yaml, which runs as shipped: two epochs on fewer patients show that each of them runs.
 BRIEF = {"ct-depth", "ct-inflated", "ct-lora", "ct-probe", "ct-side-tuning", "ct-slice-attention", "ct-st-adapter"}
@@ -65,6 +70,8 @@ def test_recipe_runs_as_shipped(path, tmp_path, capsys, request):
         assert value["low"] < value["value"] < value["high"]
     gain = metrics["adapted"]["auroc_macro"]["value"] - metrics["zero_shot"]["auroc_macro"]["value"]
     assert gain >= GAINS.get(path.stem, -1)
+    if path.stem in CHECKS:
+        CHECKS[path.stem](run)
 
     with (run / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
