@@ -26,7 +26,8 @@ import os
 import platform
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +69,7 @@ def main() -> None:
                     found[name].append(alone(measure, part, name, path))
             report(part, found)
         print(f"\nmemory, embedding one slide (n = {options.rounds})")
-        for factor in (1, 2, 4):
+        for factor in (1,) if options.tiny else (1, 2, 4):
             small = drawn(Path(folder) / f"{factor}.tif", side // 4 * factor)
             peaks = [alone(embedded, small, Path(folder) / f"out-{factor}-{n}") for n in range(options.rounds)]
             tiles = (side // 4 * factor // (2 * TILE)) ** 2
@@ -88,11 +89,10 @@ def drawn(path: Path, side: int) -> Path:
     return path
 
 
-def alone(function: object, *arguments: object) -> float:
+def alone(function: Callable[..., float], *arguments: object) -> float:
     """One measurement in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found: float = pool.apply(function, arguments)  # type: ignore[arg-type]
-    return found
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def report(part: str, found: Mapping[str, Sequence[float]]) -> None:
