@@ -66,12 +66,13 @@ def main() -> None:
             found: dict[str, list[float]] = {name: [] for name in names}
             for _ in range(options.rounds):
                 for name in names:
-                    found[name].append(alone(measure, part, name, path))
+                    found[name].append(alone("fork", measure, part, name, path))
             report(part, found)
-        print(f"\nmemory, embedding one slide (n = {options.rounds})")
+        times = min(options.rounds, 3)
+        print(f"\nmemory, embedding one slide (n = {times})")
         for factor in (1,) if options.tiny else (1, 2, 4):
             small = drawn(Path(folder) / f"{factor}.tif", side // 4 * factor)
-            peaks = [alone(embedded, small, Path(folder) / f"out-{factor}-{n}") for n in range(options.rounds)]
+            peaks = [alone("spawn", embedded, small, Path(folder) / f"out-{factor}-{n}") for n in range(times)]
             tiles = (side // 4 * factor // (2 * TILE)) ** 2
             print(f"{tiles:6d} tiles  {statistics.median(peaks):7.0f} MiB  ({min(peaks):.0f}-{max(peaks):.0f})")
     print(f"load {', '.join(f'{value:.1f}' for value in os.getloadavg())}")
@@ -89,9 +90,9 @@ def drawn(path: Path, side: int) -> Path:
     return path
 
 
-def alone(function: Callable[..., float], *arguments: object) -> float:
+def alone(start: str, function: Callable[..., float], *arguments: object) -> float:
     """One measurement in a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, multiprocessing.get_context(start)) as pool:
         return pool.submit(function, *arguments).result()
 
 
