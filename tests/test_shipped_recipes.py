@@ -33,7 +33,7 @@ CHECKS = {"slides": check_slides}
 # Other adapters in ct.yaml, which runs as shipped: two epochs on fewer patients show that each of them runs.
 BRIEF = {"ct-depth", "ct-inflated", "ct-lora", "ct-probe", "ct-side-tuning", "ct-slice-attention", "ct-st-adapter"}
 
-# Two epochs show that these run: other heads in slides.yaml, which runs as shipped, and captions, where little is gained.
+# Two epochs show that these run: other heads in slides.yaml, which runs as shipped, and captions, which gain little.
 SHORT = {"histo-quilt", "slides-clam", "slides-vila-mil"}
 
 
