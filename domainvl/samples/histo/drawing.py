@@ -18,6 +18,7 @@ SIDE = 128
 _TEXTURES = {"adipose tissue": "fat"}
 _LAB = np.array([0.7, 1.5, 0.6], np.float32)
 """A laboratory that stains redder than the model has seen."""
+_TRIES = 4
 _UNIT = 64
 """Pixels of 96 micrometres in a texture; patches enlarge it, as objectives do."""
 
@@ -63,7 +64,9 @@ def draw_patch(rng: np.random.Generator, patch: Patch, scan: Scan) -> NDArray[np
 
 def _tissue(rng: np.random.Generator, kind: str, field: int) -> NDArray[np.float32]:
     square = texture(rng, _TEXTURES.get(kind, kind), _UNIT)
-    top, left = (int(rng.integers(0, len(square) - field)) for _ in range(2))
-    part = np.clip(square[top : top + field, left : left + field], 0, 1)
+    corners = rng.integers(0, len(square) - field, (_TRIES, 2)).tolist()
+    parts = [square[top : top + field, left : left + field] for top, left in corners]
+    # Somebody chose the field: it shows something.
+    part = np.clip(max(parts, key=lambda one: float(one.std())), 0, 1)
     enlarged = Image.fromarray((255 * part).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return np.asarray(enlarged, dtype=np.float32) / np.float32(255)
