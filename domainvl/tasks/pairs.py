@@ -161,8 +161,9 @@ def _locals(adapter: Adapter, side: Side, tower: Tower, state: TokenState, input
     if isinstance(inputs, (TextInputs, Said)) and inputs.words is not None and inputs.sentences is not None:
         local, mask, features["text.sentences"] = pool_words(local, inputs.words, inputs.sentences)
     features |= {f"{side}.tokens": local, f"{side}.mask": mask}
-    if state.grid is not None:
-        features[f"{side}.grid"] = torch.tensor(state.grid, device=local.device)
+    grid = tower.local_grid(state)
+    if grid is not None:
+        features[f"{side}.grid"] = torch.tensor(grid, device=local.device)
     return features
 
 
