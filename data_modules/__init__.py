@@ -5,6 +5,7 @@ from data_modules.cxr import ChestXrays
 from data_modules.readers.chexpert import CheXpert, CheXpertPlus
 from data_modules.readers.ct_rate import CtRate
 from data_modules.readers.generic import ClassFolders, ImageTable
+from data_modules.readers.label_maps import HounsfieldOrgans, OrganMaps
 from data_modules.readers.layout import Layout
 from data_modules.readers.merlin import MerlinCT
 from data_modules.readers.mimic import MimicCxrJpg
@@ -22,11 +23,13 @@ __all__ = [
     "ChestXrays",
     "ClassFolders",
     "CtRate",
+    "HounsfieldOrgans",
     "ImageTable",
     "Layout",
     "MerlinCT",
     "MimicCxrJpg",
     "OpenI",
+    "OrganMaps",
     "PadChest",
     "Preparation",
     "RadChestCT",

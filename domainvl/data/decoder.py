@@ -60,6 +60,10 @@ class Decoder(ABC):
             batch: What `read` gave, stacked, `[B, *shape]`; float where it was augmented.
         """
 
+    def parts(self, batch: Tensor) -> dict[str, Tensor]:
+        """What a batch holds of what `read` gave: `image`, which `finish` makes, and whatever else a decoder reads."""
+        return {"image": self.finish(batch)}
+
     def bytes(self) -> int:
         """Memory that one record takes."""
         return prod(self.shape) * self.dtype.itemsize

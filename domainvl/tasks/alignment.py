@@ -119,6 +119,7 @@ class Alignment(Task):
             views,
             self.encode_chunk,
             self._remembered_texts(),
+            getattr(data, "organ_names", ()),
         )
         if stage == "fit":
             self._setup_training()
@@ -172,6 +173,8 @@ class Alignment(Task):
         if self.multilabel:
             blank["label"] = torch.zeros(2, len(self.classes), device=device)
             blank["valid"] = blank["label"] == 0
+        if self._pairs.organs.numbers:
+            blank["organs"] = self._pairs.organs.blank(image)
         for part in {key for role in ("", "ema", "frozen") for key in self._pairs.views(role)}:
             blank[part] = image if part.startswith("image") else ["no finding", "no change"]
         return blank

@@ -20,6 +20,7 @@ from domainvl.backbones.base import Backbone
 from domainvl.features import Batch, FeatureKey, Features, TextInputs
 from domainvl.speed import Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
+from domainvl.tasks.organ_pass import Mapped, OrganPass
 from domainvl.tasks.text_pass import Said, TextPass
 from domainvl.tokens import TokenState
 from domainvl.towers.base import Tower
@@ -55,6 +56,7 @@ class PairPass:
             chunk with the same random numbers, so that memory does not grow with the batch (GradCache, Gao et al.
             2021). None for all at once.
         texts: What the text tower says, remembered; for adapters that leave it alone (`leaves_texts_alone`).
+        organs: Names of the organs that batches hold; `image@NAME` are the features of one.
     """
 
     def __init__(
@@ -66,11 +68,13 @@ class PairPass:
         views: Collection[str] = (),
         chunk: int | None = None,
         texts: TextPass | None = None,
+        organs: Sequence[str] = (),
     ) -> None:
         self.backbone, self.adapter, self.speed, self.chunk = backbone, adapter or PLAIN_ADAPTER, speed, chunk
         self._wanted = [FeatureKey.parse(key) for key in sorted(wanted)]
         self._views = frozenset(views)
         self._texts = texts
+        self.organs = OrganPass(organs, self._wanted)
 
     def roles(self) -> set[str]:
         """Roles that are asked for."""
@@ -89,7 +93,7 @@ class PairPass:
             side: Side = "image" if key.source == "image" else "text"
             known = not key.view or f"{key.source}@{key.view}" in self._views
             part = Part(side, key.view if known else "")
-            found[part] = found.get(part, False) or (known and key.stream in LOCAL)
+            found[part] = found.get(part, False) or (known and key.stream in LOCAL) or self.organs.reads(key)
         return found
 
     def student(self, batch: Batch) -> Features:
@@ -108,7 +112,10 @@ class PairPass:
         return self._role("ema", batch, self.adapter)
 
     def encode(self, adapter: Adapter, side: Side, inputs: Any, tokens: bool = False) -> Features:
-        """Features of pixels `[B, 3, S, S]` or what `inputs` gives of texts; with `tokens` the local ones too."""
+        """Features of pixels `[B, 3, S, S]` or what `inputs` gives; with `tokens` the local ones too."""
+        if isinstance(inputs, Mapped):
+            features = self.encode(adapter, side, inputs.image, tokens=True)
+            return features | self.organs.features(features, inputs.organs)
         if isinstance(inputs, Said):
             features = adapter.readout(side, inputs.tower, inputs.state)
             return features | _locals(adapter, side, inputs.tower, inputs.state, inputs) if tokens else features
@@ -135,7 +142,8 @@ class PairPass:
     def inputs(self, part: Part, batch: Batch, tokens: bool = False) -> Any:
         """What the tower takes."""
         if part.side == "image":
-            return batch[part.key]
+            mapped = tokens and self.organs.numbers and not part.view
+            return Mapped(batch["image"], batch["organs"]) if mapped else batch[part.key]
         texts: Sequence[str] = batch[part.key]
         if self._texts is not None:
             return self._texts(texts)
@@ -168,18 +176,18 @@ def _locals(adapter: Adapter, side: Side, tower: Tower, state: TokenState, input
 
 
 def _rows(inputs: Any, rows: slice) -> Any:
-    return inputs.rows(rows) if isinstance(inputs, (TextInputs, Said)) else inputs[rows]
+    return inputs.rows(rows) if isinstance(inputs, (TextInputs, Said, Mapped)) else inputs[rows]
 
 
 def _joined(parts: Sequence[Features]) -> Features:
     """Chunks one after the other; texts of a chunk may have fewer words than those of another."""
-    return {key: _stacked([part[key] for part in parts]) for key in parts[0]}
+    return {
+        key: parts[0][key] if key.endswith(".grid") else _stacked([part[key] for part in parts]) for key in parts[0]
+    }
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
-    if parts[0].dim() == 1:
-        return parts[0]
-    if parts[0].dim() == 2 and parts[0].is_floating_point():
+    if parts[0].dim() == 1 or (parts[0].dim() == 2 and parts[0].is_floating_point()):
         return torch.cat(list(parts))
     length = max(part.shape[1] for part in parts)
     padded = []

@@ -66,7 +66,9 @@ def test_what_padding_says_changes_nothing(name):
         same = TextInputs(changed, keep)
     else:
         same = TextInputs(torch.where(keep, ids, ids.new_tensor(toys.PAD)), keep)
-    longer = TextInputs(F.pad(ids, (0, 3), value=1 if name in ("roberta", "text_longformer") else toys.PAD), F.pad(keep, (0, 3)))
+    longer = TextInputs(
+        F.pad(ids, (0, 3), value=1 if name in ("roberta", "text_longformer") else toys.PAD), F.pad(keep, (0, 3))
+    )
     expected, mask = one.tower.locals(finished(name))
     for other in (same, longer):
         tokens, seen = one.tower.locals(finished(name, other))
