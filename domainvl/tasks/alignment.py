@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,10 @@ from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.base import Task
 from domainvl.tasks.class_scores import PLAIN_ADAPTER, ClassScores
+from domainvl.tasks.image_pass import CachedPass, ImagePass
 from domainvl.tasks.leakage import leakage_of
+from domainvl.tasks.organ_pass import OrganPass
+from domainvl.tasks.organ_scores import OrganScores
 from domainvl.tasks.pair_rows import Aligned, classes_of, pairs_of
 from domainvl.tasks.pairs import LOCAL, PairPass, Part
 from domainvl.tasks.phrase_maps import PhraseMaps
@@ -60,6 +65,7 @@ class Alignment(Task):
         teacher: A running mean of the weights, for objectives that read `ema/...`.
         queue: Features of earlier batches, for objectives that read `queue/...`.
         train_temperature: Whether the factor on cosines is learned too; it is stored with the adapter.
+        organ_of: Organ of classes that evaluation also looks for in their organ's feature alone.
         encode_chunk: Images, or reports, that are encoded at once. Larger batches are recomputed chunk by chunk in
             the backward pass: same gradients, memory of one chunk, about a third more time.
     """
@@ -75,6 +81,7 @@ class Alignment(Task):
         teacher: Teacher | None = None,
         queue: Queue | None = None,
         train_temperature: bool = False,
+        organ_of: dict[str, str] | None = None,
         encode_chunk: int | None = None,
     ) -> None:
         super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
@@ -83,6 +90,7 @@ class Alignment(Task):
         self.teacher, self.queue = teacher, queue
         self.train_temperature = train_temperature
         self.encode_chunk = encode_chunk
+        self.organ_of = organ_of or {}
         self._wanted = {key for objective in self.objectives.values() for key in feature_needs(objective.needs)}
         self._rows: list[dict[str, Any]] = []
         self._evaluated: Features | None = None
@@ -111,6 +119,8 @@ class Alignment(Task):
         self._scores.take(self.adapter)
         self.novel = self.novel_classes()
         views = {f"text@{name}" for name in data.text_views} | {"image@second"}
+        organs: Sequence[str] = getattr(data, "organ_names", ())
+        self._organ_scores = OrganScores(self.organ_of, self.classes, organs, self.multilabel)
         self._pairs = PairPass(
             self.backbone,
             self.adapter,
@@ -119,10 +129,12 @@ class Alignment(Task):
             views,
             self.encode_chunk,
             self._remembered_texts(),
-            getattr(data, "organ_names", ()),
+            OrganPass(organs, {FeatureKey.parse(key).view for key in self._wanted}),
         )
+        self._organs = OrganPass(organs, set(self.organ_of.values()))
         if stage == "fit":
             self._setup_training()
+            self._pairs.images = self._remembered_images(data)
 
     def _remembered_texts(self) -> TextPass | None:
         """What a text tower that stays as it is says, from disk."""
@@ -132,6 +144,16 @@ class Alignment(Task):
         tokens = any(key.source == "text" and key.stream in LOCAL for key in keys)
         setting = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
         return TextPass(self.backbone, self.speed, tokens, setting)
+
+    def _remembered_images(self, data: Any) -> CachedPass | None:
+        """What the blocks in front of the first edited one say of training images, from disk."""
+        pictures = data.pictures() if self.speed.cache and hasattr(data, "pictures") else None
+        if pictures is None:
+            return None
+        speed = replace(self.speed, unread=False)
+        setting = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
+        image = ImagePass(self.backbone, self.adapter or PLAIN_ADAPTER, speed)
+        return CachedPass(image, pictures, False, setting)
 
     def _setup_training(self) -> None:
         if self.train_temperature:
@@ -173,7 +195,7 @@ class Alignment(Task):
         if self.multilabel:
             blank["label"] = torch.zeros(2, len(self.classes), device=device)
             blank["valid"] = blank["label"] == 0
-        if self._pairs.organs.numbers:
+        if self._pairs.organs:
             blank["organs"] = self._pairs.organs.blank(image)
         for part in {key for role in ("", "ema", "frozen") for key in self._pairs.views(role)}:
             blank[part] = image if part.startswith("image") else ["no finding", "no change"]
@@ -275,7 +297,7 @@ class Alignment(Task):
         adapter = maps.adapter
         boxes = self._boxes(batch)
         with nullcontext() if adapter is self.adapter or self.adapter is None else self.adapter.off():
-            image = self._pairs.encode(adapter, "image", batch["image"], tokens=any(boxes))
+            image = self._pairs.encode(adapter, "image", batch["image"], any(boxes) or bool(self._organs))
             found: dict[str, Any] = {"image": array(image["image.pooled"])}
             if "text" in batch:
                 inputs = self._pairs.inputs(Part("text"), batch)
@@ -283,7 +305,11 @@ class Alignment(Task):
             if any(boxes):
                 found["phrases"] = maps.scores(image, boxes)
         if self.classes:
-            found["probability"] = array(self._scores.probability(self._class_scores(image, name)))
+            found["probability"] = array(self._probability(image, name))
+        if self._organs and "organs" in batch:
+            of_organs = self._organs.features(image, batch["organs"])
+            by_organ = self._organ_scores.found(of_organs, partial(self._probability, name=name))
+            found["by_organ"], found["organ_valid"] = (array(value) for value in by_organ)
         return found
 
     def _boxes(self, batch: Batch) -> list[Sequence[Box]]:
@@ -292,6 +318,9 @@ class Alignment(Task):
             return []
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         return [data.boxes(position) for position in batch["index"].tolist()]
+
+    def _probability(self, image: Features, name: str) -> Tensor:
+        return self._scores.probability(self._class_scores(image, name))
 
     def _class_scores(self, image: Features, name: str) -> Tensor:
         if name == "zero_shot" or self.adapter is None:
@@ -323,7 +352,7 @@ class Alignment(Task):
         self._rows, self._evaluated = [], None
         self.predictions = self._classes = None
         if rows and "text" in rows:
-            self.predictions = pairs_of(rows, self.classes, self.multilabel)
+            self.predictions = pairs_of(rows, self.classes, self.multilabel, self._organ_scores.classes)
         elif rows and self.classes:
             self._classes = classes_of(rows, self.classes, self.multilabel)
 

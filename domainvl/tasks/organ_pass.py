@@ -5,8 +5,7 @@ An organ that is not in a scan has a feature that means nothing and a mask that 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -15,37 +14,19 @@ from domainvl.features import FeatureKey, Features
 from domainvl.organs import organ_coverage, organ_pool
 
 
-@dataclass(frozen=True)
-class Mapped:
-    """Images and where their organs are.
-
-    Attributes:
-        image: What the tower takes, `[B, ...]`.
-        organs: Number of the organ of every voxel, `[B, D, H, W]`.
-    """
-
-    image: Tensor
-    organs: Tensor
-
-    def rows(self, rows: slice) -> Mapped:
-        """Some of the images."""
-        return Mapped(self.image[rows], self.organs[rows])
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-
 class OrganPass:
     """Pooled features of organs.
 
     Args:
-        names: The organs that batches carry; number 1 is the first.
-        wanted: Keys that somebody reads.
+        names: The organs that batches hold; number 1 is the first.
+        wanted: Those that somebody reads; other names are ignored.
     """
 
-    def __init__(self, names: Sequence[str], wanted: Sequence[FeatureKey]) -> None:
-        read = {key.view for key in wanted if key.source == "image"}
-        self.numbers = {name: number for number, name in enumerate(names, start=1) if name in read}
+    def __init__(self, names: Sequence[str] = (), wanted: Collection[str] = ()) -> None:
+        self.numbers = {name: number for number, name in enumerate(names, start=1) if name in wanted}
+
+    def __bool__(self) -> bool:
+        return bool(self.numbers)
 
     def reads(self, key: FeatureKey) -> bool:
         """Whether a key is one of these features."""

@@ -20,7 +20,8 @@ from domainvl.backbones.base import Backbone
 from domainvl.features import Batch, FeatureKey, Features, TextInputs
 from domainvl.speed import Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
-from domainvl.tasks.organ_pass import Mapped, OrganPass
+from domainvl.tasks.image_pass import CachedPass
+from domainvl.tasks.organ_pass import OrganPass
 from domainvl.tasks.text_pass import Said, TextPass
 from domainvl.tokens import TokenState
 from domainvl.towers.base import Tower
@@ -43,6 +44,29 @@ class Part:
         return f"{self.side}@{self.view}" if self.view else self.side
 
 
+@dataclass(frozen=True)
+class Pictured:
+    """Images and what is known of them.
+
+    Attributes:
+        image: What the tower takes, `[B, ...]`.
+        organs: Number of the organ of every voxel, `[B, D, H, W]`, where features of organs are wanted.
+        slots: `index` and `view` `[B, 2]`, where the frozen blocks were run before (`CachedPass`).
+    """
+
+    image: Tensor
+    organs: Tensor | None = None
+    slots: Tensor | None = None
+
+    def rows(self, rows: slice) -> Pictured:
+        """Some of the images."""
+        organs, slots = (None if part is None else part[rows] for part in (self.organs, self.slots))
+        return Pictured(self.image[rows], organs, slots)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
 class PairPass:
     """Both towers over the pairs of a batch.
 
@@ -56,8 +80,13 @@ class PairPass:
             chunk with the same random numbers, so that memory does not grow with the batch (GradCache, Gao et al.
             2021). None for all at once.
         texts: What the text tower says, remembered; for adapters that leave it alone (`leaves_texts_alone`).
-        organs: Names of the organs that batches hold; `image@NAME` are the features of one.
+        organs: The organs that batches hold; `image@NAME` are the features of one.
+
+    Attributes:
+        images: What the frozen blocks of the image tower say of training images, remembered; None computes it.
     """
+
+    images: CachedPass | None = None
 
     def __init__(
         self,
@@ -68,13 +97,13 @@ class PairPass:
         views: Collection[str] = (),
         chunk: int | None = None,
         texts: TextPass | None = None,
-        organs: Sequence[str] = (),
+        organs: OrganPass | None = None,
     ) -> None:
         self.backbone, self.adapter, self.speed, self.chunk = backbone, adapter or PLAIN_ADAPTER, speed, chunk
         self._wanted = [FeatureKey.parse(key) for key in sorted(wanted)]
         self._views = frozenset(views)
         self._texts = texts
-        self.organs = OrganPass(organs, self._wanted)
+        self.organs = organs or OrganPass()
 
     def roles(self) -> set[str]:
         """Roles that are asked for."""
@@ -113,24 +142,34 @@ class PairPass:
 
     def encode(self, adapter: Adapter, side: Side, inputs: Any, tokens: bool = False) -> Features:
         """Features of pixels `[B, 3, S, S]` or what `inputs` gives; with `tokens` the local ones too."""
-        if isinstance(inputs, Mapped):
-            features = self.encode(adapter, side, inputs.image, tokens=True)
-            return features | self.organs.features(features, inputs.organs)
         if isinstance(inputs, Said):
             features = adapter.readout(side, inputs.tower, inputs.state)
             return features | _locals(adapter, side, inputs.tower, inputs.state, inputs) if tokens else features
         tower = self.backbone.image if side == "image" else self.backbone.text
-        if not tokens:
-            return adapter.encode(side, tower, inputs, self.speed)
         # What only locals read must not be skipped in the last block.
-        prefix = adapter.prefix(side, tower, inputs, replace(self.speed, unread=False))
+        speed = replace(self.speed, unread=False) if tokens else self.speed
+        prefix = self._remembered(inputs)
+        if prefix is None:
+            given = inputs.image if isinstance(inputs, Pictured) else inputs
+            prefix = adapter.prefix(side, tower, given, speed)
+        if not tokens:
+            return adapter.finish(side, tower, prefix, speed)
         state = tower.run(prefix, edit=partial(adapter.edit, side), start=adapter.first_block(side, tower))
-        return adapter.readout(side, tower, state) | _locals(adapter, side, tower, state, inputs)
+        features = adapter.readout(side, tower, state) | _locals(adapter, side, tower, state, inputs)
+        if not isinstance(inputs, Pictured) or inputs.organs is None:
+            return features
+        return features | self.organs.features(features, inputs.organs)
+
+    def _remembered(self, inputs: Any) -> TokenState | None:
+        if self.images is None or not isinstance(inputs, Pictured) or inputs.slots is None:
+            return None
+        index, view = inputs.slots.unbind(dim=1)
+        return self.images(inputs.image, index, view).prefix
 
     def _role(self, role: str, batch: Batch, adapter: Adapter) -> Features:
         features: Features = {}
         for part, tokens in sorted(self.parts(role).items()):
-            made = self._chunks(adapter, part.side, self.inputs(part, batch, tokens), tokens)
+            made = self._part(part, tokens, batch, adapter)
             for name, value in made.items():
                 key = FeatureKey.parse(name)
                 if not part.view:
@@ -139,11 +178,27 @@ class PairPass:
                     features[str(replace(key, role=role, view=part.view))] = value
         return features
 
-    def inputs(self, part: Part, batch: Batch, tokens: bool = False) -> Any:
+    def _part(self, part: Part, tokens: bool, batch: Batch, adapter: Adapter) -> Features:
+        """Features of a part; texts that are the same, as those of healthy organs are, go through the tower once."""
+        if part.side == "image":
+            inputs = self.inputs(part, batch, tokens, remembered=adapter is self.adapter)
+            return self._chunks(adapter, part.side, inputs, tokens)
+        texts: Sequence[str] = batch[part.key]
+        distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        made = self._chunks(adapter, part.side, self.inputs(part, {part.key: list(distinct)}, tokens), tokens)
+        if len(distinct) == len(texts):
+            return made
+        places = torch.tensor([distinct[text] for text in texts], device=self.backbone.logit_scale.device)
+        return {key: value[places] for key, value in made.items()}
+
+    def inputs(self, part: Part, batch: Batch, tokens: bool = False, remembered: bool = False) -> Any:
         """What the tower takes."""
         if part.side == "image":
-            mapped = tokens and self.organs.numbers and not part.view
-            return Mapped(batch["image"], batch["organs"]) if mapped else batch[part.key]
+            if part.view:
+                return batch[part.key]
+            organs = batch["organs"] if tokens and self.organs else None
+            slots = torch.stack([batch["index"], batch["view"]], dim=1) if remembered and "view" in batch else None
+            return Pictured(batch["image"], organs, slots)
         texts: Sequence[str] = batch[part.key]
         if self._texts is not None:
             return self._texts(texts)
@@ -176,7 +231,7 @@ def _locals(adapter: Adapter, side: Side, tower: Tower, state: TokenState, input
 
 
 def _rows(inputs: Any, rows: slice) -> Any:
-    return inputs.rows(rows) if isinstance(inputs, (TextInputs, Said, Mapped)) else inputs[rows]
+    return inputs.rows(rows) if isinstance(inputs, (TextInputs, Said, Pictured)) else inputs[rows]
 
 
 def _joined(parts: Sequence[Features]) -> Features:

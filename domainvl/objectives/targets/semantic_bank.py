@@ -1,6 +1,6 @@
 """Reports that mean the same as one's own are matches too: a semantic matching bank in our own reading.
 
-MedVista3D (Li et al., arXiv 2509.03800) matches reports against a bank of report embeddings. No code was released, and
+MedVista3D (arXiv 2509.03800) matches reports against a bank of report embeddings. No code was released, and
 bank size, number of matches and weights are not public; this is therefore our reading and not their method:
 
     M_i = the k reports of the bank, one's own left out, that are nearest to report i, with a cosine of at least t
