@@ -18,8 +18,8 @@ from domainvl.objectives import Objective, OrganContrast
 from domainvl.tasks import Alignment, Teacher
 
 VOLUME = VolumePreset("toy", (8.0, 8.0, 8.0), (3, 32, 32))
-# Lungs fill the first slice; liver and spleen share the second; nothing lies in the third.
-PLACES = {"lungs": (0, slice(0, 32)), "liver": (1, slice(0, 16)), "spleen": (1, slice(16, 32))}
+# Each organ lies in a slice of its own, which slices do not tell each other about; two of them fill half of it.
+PLACES = {"lungs": (0, slice(0, 32)), "liver": (1, slice(0, 16)), "spleen": (2, slice(16, 32))}
 ORGANS = list(PLACES)
 CLASSES = ["nodule", "cyst", "infarct"]
 ORGAN_OF = dict(zip(CLASSES, ORGANS, strict=True))
@@ -122,11 +122,7 @@ def test_a_lesion_moves_the_score_of_its_organ_and_of_no_other(tmp_path):
         own = n % 3
         others = torch.cat([row[:own], row[own + 1 :]])
         assert row[own] > 0.5, f"lesion {n} in {ORGANS[own]}"
-        assert others.abs().max() < 0.25 * row[own]
-        if own == 0:
-            assert others.abs().max() < 1e-6, "other slices are not touched at all"
-        else:
-            assert row[0].abs() < 1e-6
+        assert others.abs().max() < 1e-6, f"lesion {n} in {ORGANS[own]} moved another organ"
     assert untouched < 0.1, "the untouched model knows nothing of lesions"
     measured = model.outcome().measure(seed=1)
     assert measured.adapted["organ_auroc_macro"].value > 0.95
