@@ -30,9 +30,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domainvl.data.progress import shown
 from domainvl.data.rejects import UnreadableImage
 from domainvl.data.volume import Matrix, Volume
+from domainvl.progress import shown
 
 _VERSION = 1
 _HOUR = 3600.0

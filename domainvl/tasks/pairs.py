@@ -24,6 +24,7 @@ from domainvl.tasks.image_pass import CachedPass
 from domainvl.tasks.organ_pass import OrganPass
 from domainvl.tasks.text_pass import Said, TextPass
 from domainvl.tokens import TokenState
+from domainvl.towers.attention import attention_of
 from domainvl.towers.base import Tower
 from domainvl.towers.locals import pool_words
 
@@ -113,16 +114,17 @@ class PairPass:
         """Batch keys that a role reads."""
         return {part.key for part in self.parts(role)}
 
-    def parts(self, role: str) -> dict[Part, bool]:
-        """What goes through a tower for a role, and whether all of its tokens are wanted."""
-        found: dict[Part, bool] = {}
+    def parts(self, role: str) -> dict[Part, frozenset[str]]:
+        """What goes through a tower for a role, and which streams are wanted of all of its tokens."""
+        found: dict[Part, frozenset[str]] = {}
         for key in self._wanted:
             if key.role != role or key.source not in ("image", "text"):
                 continue
             side: Side = "image" if key.source == "image" else "text"
             known = not key.view or f"{key.source}@{key.view}" in self._views
             part = Part(side, key.view if known else "")
-            found[part] = found.get(part, False) or (known and key.stream in LOCAL) or self.organs.reads(key)
+            streams = {key.stream} & (LOCAL | {"attention"}) if known else {"tokens"} if self.organs.reads(key) else ()
+            found[part] = found.get(part, frozenset()).union(streams)
         return found
 
     def student(self, batch: Batch) -> Features:
@@ -140,25 +142,45 @@ class PairPass:
         """Features of the adapted model as it is now, under the role `ema`."""
         return self._role("ema", batch, self.adapter)
 
-    def encode(self, adapter: Adapter, side: Side, inputs: Any, tokens: bool = False) -> Features:
-        """Features of pixels `[B, 3, S, S]` or what `inputs` gives; with `tokens` the local ones too."""
+    def encode(
+        self, adapter: Adapter, side: Side, inputs: Any, tokens: bool = False, attention: bool = False
+    ) -> Features:
+        """Features of pixels `[B, 3, S, S]` or what `inputs` gives.
+
+        Args:
+            adapter: Whose features.
+            side: Which tower.
+            inputs: What it takes.
+            tokens: Local features too.
+            attention: And how much attention patches get, where the tower knows.
+        """
         if isinstance(inputs, Said):
             features = adapter.readout(side, inputs.tower, inputs.state)
             return features | _locals(adapter, side, inputs.tower, inputs.state, inputs) if tokens else features
         tower = self.backbone.image if side == "image" else self.backbone.text
         # What only locals read must not be skipped in the last block.
         speed = replace(self.speed, unread=False) if tokens else self.speed
-        prefix = self._remembered(inputs)
-        if prefix is None:
-            given = inputs.image if isinstance(inputs, Pictured) else inputs
-            prefix = adapter.prefix(side, tower, given, speed)
+        given = inputs.image if isinstance(inputs, Pictured) else inputs
+        first, last = adapter.first_block(side, tower), tower.depth - 1
+        if tokens and attention and first > last:
+            # The last block is asked what it attends to, so it is no part of what is constant.
+            prefix = tower.run(tower.embed(given), stop=last)
+        else:
+            prefix = self._remembered(inputs) or adapter.prefix(side, tower, given, speed)
         if not tokens:
             return adapter.finish(side, tower, prefix, speed)
-        state = tower.run(prefix, edit=partial(adapter.edit, side), start=adapter.first_block(side, tower))
+        entered: dict[int, TokenState] = {}
+
+        def edit(index: int, state: TokenState) -> TokenState:
+            entered[index] = state if index < first else adapter.edit(side, index, state)
+            return entered[index]
+
+        state = tower.run(prefix, edit=edit, start=min(first, last) if attention else first)
         features = adapter.readout(side, tower, state) | _locals(adapter, side, tower, state, inputs)
-        if not isinstance(inputs, Pictured) or inputs.organs is None:
-            return features
-        return features | self.organs.features(features, inputs.organs)
+        if isinstance(inputs, Pictured) and inputs.organs is not None:
+            features |= self.organs.features(features, inputs.organs)
+        shares = attention_of(tower, entered[last]) if attention else None
+        return features if shares is None else features | {f"{side}.attention": shares}
 
     def _remembered(self, inputs: Any) -> TokenState | None:
         if self.images is None or not isinstance(inputs, Pictured) or inputs.slots is None:
@@ -168,8 +190,8 @@ class PairPass:
 
     def _role(self, role: str, batch: Batch, adapter: Adapter) -> Features:
         features: Features = {}
-        for part, tokens in sorted(self.parts(role).items()):
-            made = self._part(part, tokens, batch, adapter)
+        for part, streams in sorted(self.parts(role).items()):
+            made = self._part(part, streams, batch, adapter)
             for name, value in made.items():
                 key = FeatureKey.parse(name)
                 if not part.view:
@@ -178,14 +200,16 @@ class PairPass:
                     features[str(replace(key, role=role, view=part.view))] = value
         return features
 
-    def _part(self, part: Part, tokens: bool, batch: Batch, adapter: Adapter) -> Features:
+    def _part(self, part: Part, streams: frozenset[str], batch: Batch, adapter: Adapter) -> Features:
         """Features of a part; texts that are the same, as those of healthy organs are, go through the tower once."""
+        tokens = bool(streams & LOCAL)
         if part.side == "image":
             inputs = self.inputs(part, batch, tokens, remembered=adapter is self.adapter)
-            return self._chunks(adapter, part.side, inputs, tokens)
+            return self._chunks(adapter, part.side, inputs, tokens, "attention" in streams)
         texts: Sequence[str] = batch[part.key]
         distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        made = self._chunks(adapter, part.side, self.inputs(part, {part.key: list(distinct)}, tokens), tokens)
+        inputs = self.inputs(part, {part.key: list(distinct)}, tokens)
+        made = self._chunks(adapter, part.side, inputs, tokens, attention=False)
         if len(distinct) == len(texts):
             return made
         places = torch.tensor([distinct[text] for text in texts], device=self.backbone.logit_scale.device)
@@ -205,16 +229,15 @@ class PairPass:
         tokenized = self.backbone.structured(texts) if tokens else self.backbone.tokenize(texts)
         return tokenized.to(self.backbone.logit_scale.device)
 
-    def _chunks(self, adapter: Adapter, side: Side, inputs: Any, tokens: bool) -> Features:
+    def _chunks(self, adapter: Adapter, side: Side, inputs: Any, tokens: bool, attention: bool) -> Features:
         count = len(inputs)
         if self.chunk is None or count <= self.chunk:
-            return self.encode(adapter, side, inputs, tokens)
+            return self.encode(adapter, side, inputs, tokens, attention)
         rows = [slice(start, start + self.chunk) for start in range(0, count, self.chunk)]
         if not torch.is_grad_enabled():
-            return _joined([self.encode(adapter, side, _rows(inputs, row), tokens) for row in rows])
-        return _joined(
-            [checkpoint(self.encode, adapter, side, _rows(inputs, row), tokens, use_reentrant=False) for row in rows]
-        )
+            return _joined([self.encode(adapter, side, _rows(inputs, row), tokens, attention) for row in rows])
+        encode = partial(checkpoint, self.encode, adapter, side, use_reentrant=False)
+        return _joined([encode(_rows(inputs, row), tokens, attention) for row in rows])
 
 
 def _locals(adapter: Adapter, side: Side, tower: Tower, state: TokenState, inputs: Any) -> Features:
