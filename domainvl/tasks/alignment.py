@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -27,18 +26,17 @@ from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.base import Task
 from domainvl.tasks.class_scores import PLAIN_ADAPTER, ClassScores
-from domainvl.tasks.image_pass import CachedPass, ImagePass
 from domainvl.tasks.leakage import leakage_of, warn_of
 from domainvl.tasks.organ_pass import OrganPass
 from domainvl.tasks.organ_scores import OrganScores
 from domainvl.tasks.pair_rows import Aligned, classes_of, pairs_of
-from domainvl.tasks.pairs import LOCAL, PairPass, Part
+from domainvl.tasks.pairs import PairPass, Part
 from domainvl.tasks.phrase_maps import PhraseMaps
 from domainvl.tasks.queue import Queue
+from domainvl.tasks.remembered import remembered_images, remembered_texts
 from domainvl.tasks.rows import Rows, array
 from domainvl.tasks.schedule import Schedule
 from domainvl.tasks.teacher import Teacher
-from domainvl.tasks.text_pass import TextPass, leaves_texts_alone
 
 _SHOWN = ("i2t_r5", "auroc_macro")
 """What a line per epoch says of an evaluation."""
@@ -132,6 +130,7 @@ class Alignment(Task):
         views = {f"text@{name}" for name in data.text_views} | {"image@second"}
         organs: Sequence[str] = getattr(data, "organ_names", ())
         self._organ_scores = OrganScores(self.organ_of, self.classes, organs, self.multilabel)
+        adapter = self.adapter or PLAIN_ADAPTER
         self._pairs = PairPass(
             self.backbone,
             self.adapter,
@@ -139,13 +138,13 @@ class Alignment(Task):
             self._wanted - {_CLASSES},
             views,
             self.encode_chunk,
-            self._remembered_texts(),
+            remembered_texts(self.backbone, adapter, self.speed, self._wanted, self._setting),
             OrganPass(organs, {FeatureKey.parse(key).view for key in self._wanted}),
         )
         self._organs = OrganPass(organs, set(self.organ_of.values()))
         if stage == "fit":
             self._setup_training()
-            self._pairs.images = self._remembered_images(data)
+            self._pairs.images = remembered_images(data, self.backbone, adapter, self.speed, self._setting)
             self._check_splits(data)
 
     def _check_splits(self, data: Any) -> None:
@@ -155,24 +154,9 @@ class Alignment(Task):
             if self._leakage is not None:
                 warn_of(self._leakage)
 
-    def _remembered_texts(self) -> TextPass | None:
-        """What a text tower that stays as it is says, from disk."""
-        if not self.speed.cache or not leaves_texts_alone(self.adapter or PLAIN_ADAPTER, self.backbone):
-            return None
-        keys = [FeatureKey.parse(key) for key in self._wanted]
-        tokens = any(key.source == "text" and key.stream in LOCAL for key in keys)
-        setting = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
-        return TextPass(self.backbone, self.speed, tokens, setting)
-
-    def _remembered_images(self, data: Any) -> CachedPass | None:
-        """What the blocks in front of the first edited one say of training images, from disk."""
-        pictures = data.pictures() if self.speed.cache and hasattr(data, "pictures") else None
-        if pictures is None:
-            return None
-        speed = replace(self.speed, unread=False)
-        setting = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
-        image = ImagePass(self.backbone, self.adapter or PLAIN_ADAPTER, speed)
-        return CachedPass(image, pictures, False, setting)
+    @property
+    def _setting(self) -> str:
+        return f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
 
     def _setup_training(self) -> None:
         if self.train_temperature:
