@@ -42,6 +42,7 @@ FLOORS = {
         "evaluation",
         "cache",
         "distributed",
+        "organs",
         "progress",
         "speed",
     },
