@@ -12,6 +12,7 @@ from data_modules.readers.ct_rate import CtRate
 from data_modules.readers.filtered import VisibleSentences
 from data_modules.readers.fmow import Fmow
 from data_modules.readers.generic import ClassFolders, ImageTable
+from data_modules.readers.label_maps import HounsfieldOrgans, OrganMaps
 from data_modules.readers.layout import Layout
 from data_modules.readers.merlin import MerlinCT
 from data_modules.readers.mhist import Mhist
@@ -53,6 +54,7 @@ __all__ = [
     "FixedRange",
     "Fmow",
     "HistologyPatches",
+    "HounsfieldOrgans",
     "ImageTable",
     "Layout",
     "MerlinCT",
@@ -60,6 +62,7 @@ __all__ = [
     "MimicCxrJpg",
     "NctCrcHe",
     "OpenI",
+    "OrganMaps",
     "PadChest",
     "PanNuke",
     "PatchCamelyon",

@@ -25,8 +25,18 @@ GAINS = {
     "satellite": 0.02,
 }
 
-# Other adapters in ct.yaml, which runs as shipped: two epochs on fewer patients show that each of them runs.
-BRIEF = {"ct-depth", "ct-inflated", "ct-lora", "ct-probe", "ct-side-tuning", "ct-slice-attention", "ct-st-adapter"}
+# Two epochs on fewer patients show that each of these runs; most are other adapters in ct.yaml, which runs as shipped.
+BRIEF = {
+    "ct-align",
+    "ct-depth",
+    "ct-inflated",
+    "ct-lora",
+    "ct-probe",
+    "ct-side-tuning",
+    "ct-slice-attention",
+    "ct-st-adapter",
+}
+TEXTS = ["--data.layout", "ImageTable", "--data.layout.text_columns", "[lungs, heart, aorta, liver, spleen, kidneys]"]
 
 # What a recipe that takes minutes is run with, to learn something in less.
 LESS = {
@@ -53,7 +63,8 @@ def test_recipe_runs_as_shipped(path, tmp_path, capsys, request):
     run, less, data = tmp_path / "run", LESS.get(path.stem, []), []
     if path.stem in BRIEF:
         data = ["--data.root", str(request.getfixturevalue("few_scans"))]
-        less = ["--trainer.max_epochs", "2", "--data.shots", "2"]
+        less = ["--trainer.max_epochs", "2", *([] if path.stem == "ct-align" else ["--data.shots", "2"])]
+        data += TEXTS if path.stem == "ct-align" else []
     assert main(["fit", str(path), "--run-dir", str(run), *data, *less]) == 0
     printed = capsys.readouterr().out.rstrip()
     assert printed.splitlines()[-1] == f"run folder: {run}"
