@@ -89,10 +89,8 @@ def _findings(predictions: Predictions, called: np.ndarray) -> Markup:
         grid = tag("table", tag("thead", head), tag("tbody", *rows), class_="four", aria_label=f"Decisions on {name}")
         rates = f"sensitivity {share(hit, hit + miss)}, specificity {share(clear, alarm + clear)}"
         cards.append(div("panel", tag("h4", name), tag("p", rates, class_="sub"), grid))
-    caption = (
-        "Rows: what the image shows. Shares are of the row; the fuller the colour, the more of its row. Labels that are "
-    )
-    return figure(f"{caption}unknown do not count.", div("panels", *cards))
+    caption = "Rows: what the image shows. Shares are of the row; the fuller the colour, the more of its row. "
+    return figure(f"{caption}Labels that are unknown do not count.", div("panels", *cards))
 
 
 def _matrix(predictions: Predictions, called: np.ndarray) -> Markup:
