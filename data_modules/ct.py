@@ -26,7 +26,9 @@ from domainvl.data.manifest import Manifest, Record
 from domainvl.data.module import DataModule
 from domainvl.data.names import listing
 from domainvl.data.paths import existing_root
+from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
+from domainvl.data.rejects import Reject
 from domainvl.data.splits import SplitRule
 from domainvl.data.texts import TextViews
 from domainvl.data.volume import Volume
@@ -219,16 +221,25 @@ class CTVolumes(DataModule):
             )
         return Manifest("predict", root, tuple(Record(name, name, name) for name in names))
 
+    def prepare(self, preset: Preset | VolumePreset) -> int:
+        """See `DataModule.prepare`; volumes of all splits."""
+        if self._preset is None:
+            self._preset = preset  # type: ignore[assignment]
+        positions = list(range(len(self.manifest.records)))
+        return len(self._made(self.manifest, positions, f"preparing {len(positions)} volumes"))
+
     def _loaded(self, manifest: Manifest, positions: Sequence[int], split: str, labelled: bool = True) -> ImageSet:
         """Prepare the split's volumes before anything trains; what cannot be used is left out and listed."""
-        records = [manifest.records[position] for position in positions]
-        title = f"preparing {len(records)} {split} volumes"
-        made = self.decoder.prepare(records, manifest.root, self.loading.readers, title)
-        images = self._images(manifest, positions, labelled)
-        bad = {item: reason for item, reason in enumerate(made) if isinstance(reason, str)}
-        self.rejects.add(images.reject(item, reason) for item, reason in bad.items())
-        self.rejects.check()
-        good = [position for item, position in enumerate(positions) if item not in bad]
+        good = self._made(manifest, positions, f"preparing {len(positions)} {split} volumes")
         if not good:
             raise ValueError(f"{manifest.name}: none of the {len(positions)} {split} volumes can be used")
         return super()._loaded(manifest, good, split, labelled)
+
+    def _made(self, manifest: Manifest, positions: Sequence[int], title: str) -> list[int]:
+        """Prepare volumes; the positions of those that can be used."""
+        records = [manifest.records[position] for position in positions]
+        made = self.decoder.prepare(records, manifest.root, self.loading.readers, title)
+        pairs = list(zip(positions, records, made, strict=True))
+        self.rejects.add(Reject(record.row, record.key, entry) for _, record, entry in pairs if isinstance(entry, str))
+        self.rejects.check()
+        return [position for position, _, entry in pairs if not isinstance(entry, str)]

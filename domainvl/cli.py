@@ -18,6 +18,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "validate": ("domainvl.commands.evaluate:validate", "measure on the validation split"),
     "test": ("domainvl.commands.evaluate:test", "measure on the test split"),
     "predict": ("domainvl.commands.predict:main", "write class probabilities for images without labels"),
+    "prepare": ("domainvl.commands.prepare:main", "make a data set's volumes as the model takes them, before any run"),
     "benchmark": (
         "domainvl.commands.benchmark:main",
         "compare adapters over shots and seeds; can be killed and goes on",

@@ -14,9 +14,11 @@ import yaml
 
 from domainvl.errors import CommandError, near
 
-__all__ = ["dump", "load", "load_change", "merge", "sources", "switch_classes"]
+__all__ = ["dump", "load", "load_change", "merge", "off", "sources", "switch_classes"]
 
 Recipe = dict[str, Any]
+
+_NULLS = ("~", "null", "Null", "NULL")
 
 
 def load(paths: Sequence[Path]) -> Recipe:
@@ -67,9 +69,25 @@ def switch_classes(recipe: Recipe, overrides: Mapping[str, str]) -> Recipe:
         spec = holder.get(last) if isinstance(holder, dict) else None
         if not isinstance(holder, dict) or not isinstance(spec, dict) or "class_path" not in spec:
             continue
+        if off(recipe, key, value):
+            holder[last] = None
         if _is_class(value) and not _same_class(spec["class_path"], value):
             holder[last] = {"class_path": value}
     return fresh
+
+
+def off(recipe: Mapping[str, Any], key: str, value: str) -> bool:
+    """Whether an override switches off an entry of a map of objects (`--model.objectives.words null`).
+
+    jsonargparse reads such a word as the name of a class; in the recipe itself it is a null.
+    """
+    owner, _, last = key.rpartition(".")
+    node: Any = recipe
+    for part in owner.split("."):
+        node = _child(node, part)
+    if value not in _NULLS or not isinstance(node, dict) or "class_path" in node or last not in node:
+        return False
+    return node[last] is None or (isinstance(node[last], dict) and "class_path" in node[last])
 
 
 def dump(recipe: Mapping[str, Any]) -> str:

@@ -27,7 +27,8 @@ class Speed:
         cache: GiB on disk for what the frozen image tower says about training pictures, kept between epochs and runs;
             0 for none. Used when the pictures are finitely many (`views` of the data module, or no augmentation) and
             their features fit; they are read at the first block that the adapter changes. As much again may hold what
-            a frozen text tower says about reports, under a hash of the text, never the text.
+            a frozen text tower says about reports, under a hash of the text, never the text, and fingerprints of images
+            that a comparison of splits has read.
         frozen: Number format of the frozen blocks. `bf16` halves their memory and changes scores a little (a tenth
             on the 100-scale, measured); what is learned and everything behind the last block stays in fp32.
     """

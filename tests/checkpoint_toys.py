@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import library_toys as library
 import open_clip
 import timm
 import torch
-import tower_toys as toys
 import transformers
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
@@ -30,7 +30,7 @@ WORDS = ["a", "chest", "x-ray", "no", "finding", "with", "large", "effusion", "l
 
 def tokenizer(start: str, end: str, pad: str) -> PreTrainedTokenizerFast:
     """Whole words, ids below VOCAB; `start` may be empty."""
-    special = {toys.START: start, toys.END: end, toys.PAD: pad}
+    special = {library.START: start, library.END: end, library.PAD: pad}
     vocabulary = {word: index for index, word in special.items() if word}
     vocabulary |= {word: 5 + index for index, word in enumerate(WORDS)} | {"[UNK]": 1}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -68,12 +68,12 @@ def _hf(model: nn.Module, folder: Path, processor: Any, start: str) -> Saved:
     def image(pixels: Tensor) -> Tensor:
         return model.get_image_features(pixels).pooler_output
 
-    return Saved(lambda: HuggingFace(str(folder)), model, image, text, toys.SIZE, folder)
+    return Saved(lambda: HuggingFace(str(folder)), model, image, text, library.SIZE, folder)
 
 
 def hf_clip(folder: Path) -> Saved:
     processor = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    return _hf(toys.hf_clip("sdpa", toys.END), folder, processor, "<start>")
+    return _hf(library.hf_clip("sdpa", library.END), folder, processor, "<start>")
 
 
 def hf_clip_in_shards(folder: Path) -> Saved:
@@ -85,7 +85,7 @@ def hf_clip_in_shards(folder: Path) -> Saved:
 
 
 def hf_siglip(folder: Path) -> Saved:
-    return _hf(toys.hf_siglip("sdpa"), folder, SiglipImageProcessor(size={"height": 32, "width": 32}), "")
+    return _hf(library.hf_siglip("sdpa"), folder, SiglipImageProcessor(size={"height": 32, "width": 32}), "")
 
 
 def _open_clip(model: nn.Module, folder: Path, config: dict[str, Any], weights: str) -> Saved:
@@ -108,14 +108,14 @@ def _open_clip(model: nn.Module, folder: Path, config: dict[str, Any], weights: 
     return Saved(lambda: OpenClip(str(folder)), model, image, text, size, folder)
 
 
-CONTEXTS = {"CLIP": toys.CONTEXT}
-BPE = {**toys.TEXT, "vocab_size": 49408}
+CONTEXTS = {"CLIP": library.CONTEXT}
+BPE = {**library.TEXT, "vocab_size": 49408}
 
 
 def open_clip_safetensors(folder: Path, weights: str = "open_clip_model.safetensors") -> Saved:
-    vision = {**toys.VISION, "patch_dropout": 0.5}
+    vision = {**library.VISION, "patch_dropout": 0.5}
     config = {"embed_dim": 24, "quick_gelu": True, "vision_cfg": vision, "text_cfg": BPE}
-    model = toys.shuffled(open_clip.model.CLIP(24, toys.VISION, BPE, quick_gelu=True))
+    model = library.shuffled(open_clip.model.CLIP(24, library.VISION, BPE, quick_gelu=True))
     return _open_clip(model, folder, config, weights)
 
 
@@ -126,7 +126,7 @@ def open_clip_bin(folder: Path) -> Saved:
 def open_clip_architecture(folder: Path) -> Saved:
     """An architecture that open_clip knows by name, and a training checkpoint of a wrapped model."""
     saved = open_clip_safetensors(folder)
-    config = {"embed_dim": 24, "quick_gelu": True, "vision_cfg": toys.VISION, "text_cfg": BPE}
+    config = {"embed_dim": 24, "quick_gelu": True, "vision_cfg": library.VISION, "text_cfg": BPE}
     (folder / "Toy-ViT.json").write_text(json.dumps(config))
     open_clip.add_model_config(folder / "Toy-ViT.json")
     state = {f"module.{key}": tensor for key, tensor in saved.model.state_dict().items()}
@@ -136,16 +136,16 @@ def open_clip_architecture(folder: Path) -> Saved:
 
 
 def coca(folder: Path) -> Saved:
-    vision = {**toys.VISION, "attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
+    vision = {**library.VISION, "attentional_pool": True, "attn_pooler_heads": 4, "output_tokens": True}
     text = {**BPE, "embed_cls": True, "output_tokens": True}
     config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text, "multimodal_cfg": {**BPE}, "custom_text": True}
-    model = toys.shuffled(open_clip.coca_model.CoCa(24, dict(BPE), dict(text), dict(vision)))
+    model = library.shuffled(open_clip.coca_model.CoCa(24, dict(BPE), dict(text), dict(vision)))
     return _open_clip(model, folder, config, "open_clip_pytorch_model.bin")
 
 
 def open_clip_siglip(folder: Path) -> Saved:
     vision = {"timm_model_name": "test_vit3", "timm_pool": "map", "timm_proj": "none", "image_size": 160}
-    text = {**toys.TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
+    text = {**library.TEXT, "no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
     half = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5], "interpolation": "bicubic", "resize_mode": "squash"}
     config = {
         "embed_dim": 96,
@@ -156,7 +156,7 @@ def open_clip_siglip(folder: Path) -> Saved:
         "preprocess_cfg": half,
     }
     tokenizer("", "<end>", "<pad>").save_pretrained(folder)
-    model = toys.shuffled(open_clip.model.CustomTextCLIP(96, dict(vision), dict(text), init_logit_bias=-10.0))
+    model = library.shuffled(open_clip.model.CustomTextCLIP(96, dict(vision), dict(text), init_logit_bias=-10.0))
     return _open_clip(model, folder, config, "open_clip_model.safetensors")
 
 
@@ -176,16 +176,16 @@ def biomedclip(folder: Path) -> Saved:
             "hf_tokenizer_name": "microsoft/BiomedNLP-PubMedBERT-base-uncased-abstract",
             "hf_proj_type": "mlp",
             "hf_pooler_type": "cls_last_hidden_state_pooler",
-            "context_length": toys.CONTEXT,
+            "context_length": library.CONTEXT,
         },
     }
     tokenizer("[CLS]", "[SEP]", "[PAD]").save_pretrained(folder)
-    toys.bert_config().save_pretrained(folder)
+    library.bert_config().save_pretrained(folder)
     text = {**config["text_cfg"], "hf_model_name": str(folder), "hf_model_pretrained": False}
-    model = toys.shuffled(open_clip.model.CustomTextCLIP(24, dict(config["vision_cfg"]), text))
+    model = library.shuffled(open_clip.model.CustomTextCLIP(24, dict(config["vision_cfg"]), text))
     saved = _open_clip(model, folder, config, "open_clip_pytorch_model.bin")
     state = torch.load(folder / "open_clip_pytorch_model.bin", weights_only=True)
-    state["text.transformer.embeddings.position_ids"] = torch.arange(toys.CONTEXT)[None]
+    state["text.transformer.embeddings.position_ids"] = torch.arange(library.CONTEXT)[None]
     torch.save(state, folder / "open_clip_pytorch_model.bin")
     return saved
 
@@ -193,9 +193,9 @@ def biomedclip(folder: Path) -> Saved:
 def pair(folder: Path) -> Saved:
     from timm.models import save_for_hf
 
-    vision = toys.shuffled(timm.create_model("test_vit", num_classes=5, img_size=32, dynamic_img_size=False))
+    vision = library.shuffled(timm.create_model("test_vit", num_classes=5, img_size=32, dynamic_img_size=False))
     save_for_hf(vision, folder / "image", safe_serialization=True)
-    bert = toys.bert()
+    bert = library.bert()
     bert.save_pretrained(folder / "text")
     tokenizer("[CLS]", "[SEP]", "[PAD]").save_pretrained(folder / "text")
 
@@ -233,10 +233,10 @@ def pair_llm(folder: Path, kind: str = "Llama", pooling: str = "mean", instructi
     """A language model as it is published: with its head, in shards, its tokenizer with a start of text."""
     saved = pair(folder)
     words = byte_pair_tokenizer() if kind.startswith("Qwen") else tokenizer("<start>", "<end>", "<pad>")
-    sizes = {**toys.LLM, "vocab_size": 300, "eos_token_id": 0} if kind.startswith("Qwen") else toys.LLM
-    special = [0] if kind.startswith("Qwen") else [toys.START, toys.END, toys.PAD]
+    sizes = {**library.LLM, "vocab_size": 300, "eos_token_id": 0} if kind.startswith("Qwen") else library.LLM
+    special = [0] if kind.startswith("Qwen") else [library.START, library.END, library.PAD]
     config = getattr(transformers, f"{kind}Config")(**sizes)
-    whole = toys.shuffled(getattr(transformers, f"{kind}ForCausalLM")(config))
+    whole = library.shuffled(getattr(transformers, f"{kind}ForCausalLM")(config))
     model = whole.model
     whole.save_pretrained(folder / "llm", max_shard_size="50KB")
     words.save_pretrained(folder / "llm")

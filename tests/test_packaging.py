@@ -34,8 +34,10 @@ def test_wheel_holds_both_packages_and_nothing_else(wheel):
     assert sources <= set(wheel.namelist())
 
 
-def test_wheel_holds_the_tiny_model_and_the_types_marker(wheel):
+def test_wheel_holds_the_tiny_models_and_the_types_marker(wheel):
     tiny = {Path(name).name: wheel.getinfo(name).file_size for name in wheel.namelist() if "backbones/tiny/" in name}
     assert set(tiny) >= {"config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json", "README.md"}
     assert sum(tiny.values()) <= 6 * 2**20
+    language = {Path(name).name for name in wheel.namelist() if "backbones/tiny_llm/" in name}
+    assert language == {path.name for path in (ROOT / "domainvl" / "backbones" / "tiny_llm").iterdir()}
     assert "domainvl/py.typed" in wheel.namelist()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -219,32 +219,47 @@ class ClassFolders(Layout):
 
     def read(self, root: Path) -> Manifest:
         """The images in the class folders as records."""
-        splits = {folder.name: folder for folder in sub_folders(root) if is_split(folder.name)}
-        tops = splits or {"": root}
-        classes = tuple(sorted({folder.name for top in tops.values() for folder in sub_folders(top)}))
-        records = []
-        for name, top in tops.items():
-            for folder in sub_folders(top):
-                labels = present(classes, [folder.name])
-                for file in sorted(folder.rglob("*")):
-                    if file.suffix.lower() in SUFFIXES:
-                        path = file.relative_to(root).as_posix()
-                        split = parse_split(name) if name else None
-                        records.append(Record(id=path, path=path, patient=path, labels=labels, split=split))
-        if not records:
-            raise ValueError(
-                f"{root} has neither a table nor folders with images; name the table, or put images into one folder "
-                f"per class. It holds: {listing(sorted(entry.name for entry in root.iterdir()))}"
-            )
-        return Manifest(root.name, root, tuple(records), classes, multilabel=False, warnings=(NO_PATIENTS,))
+        return class_folders(root, _pictures, "a table", "images", "name the table")
 
 
-def sub_folders(root: Path) -> list[Path]:
+def class_folders(root: Path, find: Callable[[Path], Iterable[Path]], table: str, what: str, todo: str) -> Manifest:
+    """What lies in class folders as records.
+
+    Args:
+        root: Holds them, or folders named like splits that do.
+        find: What counts, below a folder.
+        table: For the error: what is not there either.
+        what: For the error: what was looked for.
+        todo: For the error: what else would do.
+    """
+    splits = {folder.name: folder for folder in _sub_folders(root) if _is_split(folder.name)}
+    tops = splits or {"": root}
+    classes = tuple(sorted({folder.name for top in tops.values() for folder in _sub_folders(top)}))
+    records = []
+    for name, top in tops.items():
+        for folder in _sub_folders(top):
+            labels = present(classes, [folder.name])
+            for place in find(folder):
+                path = place.relative_to(root).as_posix()
+                records.append(Record(path, path, path, labels, parse_split(name) if name else None))
+    if not records:
+        raise ValueError(
+            f"{root} has neither {table} nor folders with {what}; {todo}, or put {what} into one folder per class. "
+            f"It holds: {listing(sorted(entry.name for entry in root.iterdir()))}"
+        )
+    return Manifest(root.name, root, tuple(records), classes, multilabel=False, warnings=(NO_PATIENTS,))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in SUFFIXES]
+
+
+def _sub_folders(root: Path) -> list[Path]:
     """The folders in a folder, without hidden ones."""
     return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def is_split(name: str) -> bool:
+def _is_split(name: str) -> bool:
     """Whether a folder is named like a split."""
     try:
         parse_split(name)

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_modules.readers.dicom_series import is_dicom
-from data_modules.readers.generic import NO_PATIENTS, is_split, sub_folders
-from data_modules.readers.layout import Layout, present
+from data_modules.readers.generic import class_folders
+from data_modules.readers.layout import Layout
 from data_modules.readers.volume import is_volume
-from domainvl.data.manifest import Manifest, Record, parse_split
-from domainvl.data.names import listing
+from domainvl.data.manifest import Manifest
 
 
 def find_volumes(folder: Path) -> list[Path]:
@@ -33,19 +32,4 @@ class VolumeFolders(Layout):
 
     def read(self, root: Path) -> Manifest:
         """The volumes in the class folders as records."""
-        splits = {folder.name: folder for folder in sub_folders(root) if is_split(folder.name)}
-        tops = splits or {"": root}
-        classes = tuple(sorted({folder.name for top in tops.values() for folder in sub_folders(top)}))
-        records = []
-        for name, top in tops.items():
-            for folder in sub_folders(top):
-                labels = present(classes, [folder.name])
-                for place in find_volumes(folder):
-                    path = place.relative_to(root).as_posix()
-                    records.append(Record(path, path, path, labels, parse_split(name) if name else None))
-        if not records:
-            raise ValueError(
-                f"{root} has neither a table studies.csv nor folders with volumes; name a layout, or put volumes into "
-                f"one folder per class. It holds: {listing(sorted(entry.name for entry in root.iterdir()))}"
-            )
-        return Manifest(root.name, root, tuple(records), classes, multilabel=False, warnings=(NO_PATIENTS,))
+        return class_folders(root, find_volumes, "a table studies.csv", "volumes", "name a layout")

@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 BUILTIN = "builtin:tiny"
+_SHIPPED = {BUILTIN: ("tiny", "pretrain_tiny.py"), "builtin:tiny-llm": ("tiny_llm", "pretrain_tiny_llm.py")}
+"""Folders beside this file, and the scripts in examples/ that made them."""
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _SAMPLE = 64
 
@@ -24,7 +26,7 @@ class Source:
 
     Attributes:
         folder: Where its files are.
-        name: Hub id, folder name or `builtin:tiny`; never an absolute path.
+        name: Hub id, folder name, `builtin:tiny` or `builtin:tiny-llm`; never an absolute path.
         revision: Commit, if it came from the Hub.
     """
 
@@ -38,12 +40,12 @@ def locate(owner: str, name: str, revision: str | None, patterns: Sequence[str])
 
     Args:
         owner: Class named in errors.
-        name: Local folder, Hub id or `builtin:tiny`.
+        name: Local folder, Hub id, `builtin:tiny` or `builtin:tiny-llm`.
         revision: Branch, tag or commit on the Hub.
         patterns: Files to download.
     """
-    if name == BUILTIN:
-        return _builtin(owner, revision)
+    if name in _SHIPPED:
+        return _builtin(owner, name, revision)
     folder = Path(name).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -54,21 +56,22 @@ def locate(owner: str, name: str, revision: str | None, patterns: Sequence[str])
     if folder.exists() or not _HUB_ID.match(name):
         raise ValueError(
             f"{owner}: {name!r} is neither a folder nor a Hub id; give 'owner/model', a folder with the "
-            f"checkpoint's files, or {BUILTIN!r}"
+            f"checkpoint's files, or one of {', '.join(map(repr, _SHIPPED))}"
         )
     return _download(owner, name, revision, patterns)
 
 
-def _builtin(owner: str, revision: str | None) -> Source:
+def _builtin(owner: str, name: str, revision: str | None) -> Source:
     if revision is not None:
-        raise ValueError(f"{owner}: {BUILTIN!r} ships with this package and has no revision; leave it out")
-    folder = Path(__file__).parent / "tiny"
+        raise ValueError(f"{owner}: {name!r} ships with this package and has no revision; leave it out")
+    place, script = _SHIPPED[name]
+    folder = Path(__file__).parent / place
     if not (folder / "config.json").is_file():
         raise ValueError(
-            f"{owner}: this installation lacks the weights of {BUILTIN!r}; install domainvl from its wheel "
-            "or clone, or make them with examples/pretrain_tiny.py"
+            f"{owner}: this installation lacks the weights of {name!r}; install domainvl from its wheel "
+            f"or clone, or make them with examples/{script}"
         )
-    return Source(folder, BUILTIN, None)
+    return Source(folder, name, None)
 
 
 def _download(owner: str, name: str, revision: str | None, patterns: Sequence[str]) -> Source:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+from abc import ABC
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from domainvl.backbones._texts import encode
+from domainvl.backbones.base import BackboneSpec
+from domainvl.backbones.volume import VolumeBackbone
+from domainvl.features import TextInputs
 from domainvl.towers._shared import fill
 
 _PICKLED = (".pt", ".pth", ".bin", ".ckpt")
@@ -27,6 +32,29 @@ class VolumeModel(nn.Module):
         super().__init__()
         self.image, self.text = image, text
         self.image_projection, self.text_projection = image_projection, text_projection
+
+
+class PublishedVolumes(VolumeBackbone, ABC):
+    """A model of volumes and reports from one file of tensors; constructors fill in the attributes."""
+
+    model: VolumeModel
+    tokenizer: Any
+    _context: int
+    _name: str
+    _weights: str
+
+    @property
+    def library(self) -> nn.Module:
+        """See `Backbone.library`: a module with `image`, `text` and the two projections."""
+        return self.model
+
+    def tokenize(self, texts: Sequence[str]) -> TextInputs:
+        """See `Backbone.tokenize`: cut after the longest text."""
+        return encode(type(self).__name__, self.tokenizer, texts, self._context, fixed=False)
+
+    def spec(self) -> BackboneSpec:
+        """See `Backbone.spec`: which file this is."""
+        return BackboneSpec(type(self).__name__, self._name, None, self._weights, self.preset.digest)
 
 
 def read_weights(owner: str, path: str) -> dict[str, Tensor]:

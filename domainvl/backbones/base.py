@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ class BackboneSpec:
         revision: Commit of the Hub repository, if it is known.
         weights: Twelve hex digits over the loaded weights, so that two models of one name are told apart.
         preset: Digest of the preprocessing.
+        reading: How texts are read (pooling, length, instruction), where the recipe says it and not the checkpoint.
     """
 
     kind: str
@@ -36,6 +38,14 @@ class BackboneSpec:
     revision: str | None
     weights: str
     preset: str
+    reading: str = ""
+
+    @property
+    def digest(self) -> str:
+        """Twelve hex digits over weights and reading: what features depend on besides the preset."""
+        if not self.reading:
+            return self.weights
+        return hashlib.sha256(f"{self.weights} {self.reading}".encode()).hexdigest()[:12]
 
     def as_dict(self) -> dict[str, str | None]:
         """Plain values for JSON."""

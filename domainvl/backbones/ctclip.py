@@ -6,25 +6,29 @@ exp(temperature) cos, as in their code.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
 
 from domainvl.backbones._loading import locate, weights_digest
-from domainvl.backbones._published import VolumeModel, below, bert_of, known_only, linear, read_weights
-from domainvl.backbones._texts import encode, load_bert_tokenizer
-from domainvl.backbones.base import BackboneSpec
-from domainvl.backbones.volume import VolumeBackbone
+from domainvl.backbones._published import (
+    PublishedVolumes,
+    VolumeModel,
+    below,
+    bert_of,
+    known_only,
+    linear,
+    read_weights,
+)
+from domainvl.backbones._texts import load_bert_tokenizer
 from domainvl.data.volume_preset import CT_CLIP, VolumePreset
-from domainvl.features import TextInputs
 from domainvl.towers.ctvit import CTViT, CTViTModel
 from domainvl.towers.hf_text import HFText
 
 CXR_BERT = "microsoft/BiomedVLP-CXR-BERT-specialized"
 
 
-class CTCLIP(VolumeBackbone):
+class CTCLIP(PublishedVolumes):
     """CT-CLIP: CT-ViT and CXR-BERT.
 
     Args:
@@ -62,16 +66,3 @@ class CTCLIP(VolumeBackbone):
         )
         self._name, self._weights = Path(weights).name, weights_digest(self.model)
         self.eval()
-
-    @property
-    def library(self) -> nn.Module:
-        """A module with `image`, `text` and the two projections."""
-        return self.model
-
-    def tokenize(self, texts: Sequence[str]) -> TextInputs:
-        """Texts to ids, cut after the longest text."""
-        return encode("CTCLIP", self.tokenizer, texts, self._context, fixed=False)
-
-    def spec(self) -> BackboneSpec:
-        """Which file this is."""
-        return BackboneSpec("CTCLIP", self._name, None, self._weights, self.preset.digest)

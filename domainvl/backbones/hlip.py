@@ -6,25 +6,30 @@ downloaded here but the tokenizer. Models for several scans of a study and text 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from torch import nn
 
 from domainvl.backbones._loading import locate, weights_digest
-from domainvl.backbones._published import VolumeModel, below, bert_of, known_only, linear, read_weights
-from domainvl.backbones._texts import encode, load_bert_tokenizer
-from domainvl.backbones.base import BackboneSpec
+from domainvl.backbones._published import (
+    PublishedVolumes,
+    VolumeModel,
+    below,
+    bert_of,
+    known_only,
+    linear,
+    read_weights,
+)
+from domainvl.backbones._texts import load_bert_tokenizer
 from domainvl.backbones.ctclip import CXR_BERT
-from domainvl.backbones.volume import VolumeBackbone
 from domainvl.data.volume_preset import HLIP as PRESET
 from domainvl.data.volume_preset import VolumePreset
-from domainvl.features import TextInputs
 from domainvl.towers.hf_text import HFText
 from domainvl.towers.hlip import Hlip, HlipModel
 
 
-class HLIP(VolumeBackbone):
+class HLIP(PublishedVolumes):
     """HLIP: a ViT with attention within slices and over scans, and CXR-BERT.
 
     Args:
@@ -63,16 +68,3 @@ class HLIP(VolumeBackbone):
         self.tokenizer = load_bert_tokenizer("HLIP", locate("HLIP", tokenizer, tokenizer_revision, ("*.json", "*.txt")))
         self._name, self._weights = Path(weights).name, weights_digest(self.model)
         self.eval()
-
-    @property
-    def library(self) -> nn.Module:
-        """A module with `image`, `text` and the two projections."""
-        return self.model
-
-    def tokenize(self, texts: Sequence[str]) -> TextInputs:
-        """Texts to ids, cut after the longest text."""
-        return encode("HLIP", self.tokenizer, texts, self._context, fixed=False)
-
-    def spec(self) -> BackboneSpec:
-        """Which file this is."""
-        return BackboneSpec("HLIP", self._name, None, self._weights, self.preset.digest)

@@ -38,7 +38,7 @@ class HuggingFace(Backbone):
         kind = read_json("HuggingFace", require_files("HuggingFace", source, "config.json")).get("model_type")
         _refuse_unsupported(source.name, kind)
         require_files("HuggingFace", source, "model.safetensors", "model.safetensors.index.json")
-        self.model: Any = _load_model(source, str(kind))
+        self.model: Any = load_model("HuggingFace", source, str(kind))
         self.image: Tower
         self.text: Tower
         if kind == "clip":
@@ -115,7 +115,8 @@ def _refuse_unsupported(name: str, kind: object) -> None:
         )
 
 
-def _load_model(source: Source, kind: str) -> Any:
+def load_model(owner: str, source: Source, kind: str) -> Any:
+    """A CLIP or SigLIP of transformers in fp32, whole."""
     import transformers
 
     family: Any = {"clip": transformers.CLIPModel, "siglip": transformers.SiglipModel}[kind]
@@ -131,7 +132,7 @@ def _load_model(source: Source, kind: str) -> Any:
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info.get("mismatched_keys", ()))
     if missing:
         raise ValueError(
-            f"HuggingFace: the weights of {source.name!r} lack {len(missing)} tensors of its config, e.g. "
+            f"{owner}: the weights of {source.name!r} lack {len(missing)} tensors of its config, e.g. "
             f"{missing[:3]}; download the checkpoint again"
         )
     return model.eval()

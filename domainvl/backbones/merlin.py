@@ -16,10 +16,16 @@ from pathlib import Path
 from torch import nn
 
 from domainvl.backbones._loading import locate, weights_digest
-from domainvl.backbones._published import VolumeModel, below, known_only, linear, longformer_of, read_weights
-from domainvl.backbones._texts import encode, load_tokenizer
-from domainvl.backbones.base import BackboneSpec
-from domainvl.backbones.volume import VolumeBackbone
+from domainvl.backbones._published import (
+    PublishedVolumes,
+    VolumeModel,
+    below,
+    known_only,
+    linear,
+    longformer_of,
+    read_weights,
+)
+from domainvl.backbones._texts import load_tokenizer
 from domainvl.data.volume_preset import MERLIN, VolumePreset
 from domainvl.features import TextInputs
 from domainvl.towers.hf_longformer import HFLongformer
@@ -29,7 +35,7 @@ _WORDS = re.compile(r"\w+|[^\w\s]+")
 _CONTEXT = 1024
 
 
-class Merlin(VolumeBackbone):
+class Merlin(PublishedVolumes):
     """Merlin: an inflated ResNet-152 and Clinical-Longformer.
 
     Args:
@@ -68,18 +74,9 @@ class Merlin(VolumeBackbone):
         self._name, self._weights = Path(weights).name, weights_digest(self.model)
         self.eval()
 
-    @property
-    def library(self) -> nn.Module:
-        """A module with `image`, `text` and the two projections."""
-        return self.model
-
     def tokenize(self, texts: Sequence[str]) -> TextInputs:
-        """Texts to ids, cut after the longest text."""
+        """See `Backbone.tokenize`: as the authors prepare texts, cut after the longest one."""
         if isinstance(texts, str):
             raise TypeError("Merlin.tokenize: give a list of texts, not one string")
         plain = [" ".join(_WORDS.findall(text.lower())) for text in texts]
-        return encode("Merlin", self.tokenizer, plain, self._context, fixed=False)
-
-    def spec(self) -> BackboneSpec:
-        """Which file this is."""
-        return BackboneSpec("Merlin", self._name, None, self._weights, self.preset.digest)
+        return super().tokenize(plain)

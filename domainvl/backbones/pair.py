@@ -1,41 +1,42 @@
-"""Any timm image encoder joined with any BERT-like text encoder or language model."""
+"""Any timm image encoder, or that of a CLIP, joined with any BERT-like text encoder or language model."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from domainvl.backbones._llm import check_room, encode_behind, load_latent, load_llm, places_behind
+from domainvl.backbones._images import IMAGE_FILES, clip_size, load_image
+from domainvl.backbones._llm import check_room, encode_behind, front, load_latent, load_llm, places_behind
 from domainvl.backbones._loading import Source, locate, read_json, require_files, weights_digest
 from domainvl.backbones._structure import Places
 from domainvl.backbones._texts import encode, load_tokenizer
 from domainvl.backbones.base import Backbone, BackboneSpec
-from domainvl.data.preset import Fit, Preset
 from domainvl.features import TextInputs
+from domainvl.towers.base import Tower
+from domainvl.towers.hf_clip import HFClipImage
 from domainvl.towers.hf_llm import LLM_TYPES, HFLanguageModel
 from domainvl.towers.hf_text import HFText
 from domainvl.towers.latent_attention import LatentAttention
 from domainvl.towers.timm_vit import timm_tower
 
-_IMAGE_FILES = ("config.json", "model.safetensors")
+_OUT_DIM = 512
 _TEXT_FILES = ("*.json", "*.txt", "*.model", "model.safetensors", "model-*.safetensors", "pytorch_model.bin")
 _BERT_TYPES = ("bert", "roberta", "xlm-roberta")
 PairPooling = Literal["cls", "mean", "last", "latent"]
-_FITS: dict[str, Fit] = {"center": "crop", "squash": "squash"}
 
 
 class PairModel(nn.Module):
-    """Two encoders, two projections and a temperature: what PEFT sees as the model."""
+    """Two encoders and their projections: what PEFT sees as the model. A CLIP's own projection is part of `image`."""
 
     def __init__(
         self,
         image: nn.Module,
         text: nn.Module,
-        sizes: tuple[int, int],
+        sizes: tuple[int | None, int],
         out_dim: int,
         seed: int,
         latent: nn.Module | None = None,
@@ -43,7 +44,7 @@ class PairModel(nn.Module):
         super().__init__()
         self.image, self.text = image, text
         generator = torch.Generator().manual_seed(seed)
-        self.image_projection = _projection(sizes[0], out_dim, generator)
+        self.image_projection = None if sizes[0] is None else _projection(sizes[0], out_dim, generator)
         self.text_projection = _projection(sizes[1], out_dim, generator)
         self.text_pooling = latent
 
@@ -51,15 +52,17 @@ class PairModel(nn.Module):
 class Pair(Backbone):
     """An image encoder and a text encoder that have never seen each other.
 
-    The two projections into a shared space are UNTRAINED: random, from `seed`. Zero-shot prediction is chance until
-    the pair has been aligned on image-text pairs; use it as the start of an alignment, not of few-shot learning.
+    The projections into a shared space are UNTRAINED: random, from `seed`; only the image encoder of a CLIP brings its
+    own, into the space that it was trained in. Zero-shot prediction is chance until the pair has been aligned on
+    image-text pairs; use it as the start of an alignment, not of few-shot learning.
 
     Args:
-        image: Hub id (`timm/vit_base_patch16_224.augreg_in21k`) or local folder in timm's format: config.json and
-            model.safetensors.
+        image: Hub id (`timm/vit_base_patch16_224.augreg_in21k`) or local folder in timm's format (config.json and
+            model.safetensors), or a CLIP of transformers, whose image encoder is taken (`builtin:tiny`).
         text: Hub id or local folder, in the format of transformers, of a BERT, RoBERTa or XLM-RoBERTa, or of a language
-            model (Llama, Mistral, Qwen2, Qwen3, Gemma 2), which then reads without its causal mask.
-        out_dim: Size of the shared space.
+            model (Llama, Mistral, Qwen2, Qwen3, Gemma 2), which then reads without its causal mask
+            (`builtin:tiny-llm`).
+        out_dim: Size of the shared space; None for 512, or for that of the CLIP.
         pooling: How the text encoder's tokens become one feature: cls or mean for a BERT (default cls); mean, last or
             latent for a language model (default mean). The latent attention comes from the checkpoint where it has
             one (LLM2Vec4CXR) and is untrained otherwise.
@@ -76,7 +79,7 @@ class Pair(Backbone):
         self,
         image: str,
         text: str,
-        out_dim: int = 512,
+        out_dim: int | None = None,
         pooling: PairPooling | None = None,
         context: int = 256,
         seed: int = 0,
@@ -87,20 +90,27 @@ class Pair(Backbone):
         causal: bool = False,
     ) -> None:
         super().__init__()
-        if out_dim < 1 or temperature <= 0:
+        if (out_dim is not None and out_dim < 1) or temperature <= 0:
             raise ValueError(f"Pair: out_dim and temperature must be positive, got {out_dim} and {temperature}")
         if pooling not in (None, "cls", "mean", "last", "latent"):
             raise ValueError(f"Pair: pooling {pooling!r} is not one of cls, mean, last, latent")
-        pictures = locate("Pair", image, image_revision, _IMAGE_FILES)
+        pictures = locate("Pair", image, image_revision, IMAGE_FILES)
         texts = locate("Pair", text, text_revision, _TEXT_FILES)
         kind = _text_kind(texts)
         pooling = pooling or ("mean" if kind in LLM_TYPES else "cls")
         _check_text_options(kind, pooling, instruction, causal)
-        image_model, self.preset = _load_image(pictures)
+        image_model, self.preset = load_image("Pair", pictures)
         text_model, latent = _load_text(texts, kind, pooling, seed)
-        sizes = (timm_tower(image_model).out_dim, text_model.config.hidden_size)
-        self.model = PairModel(image_model, text_model, sizes, out_dim, seed, latent)
-        self.image = timm_tower(image_model, self.model.image_projection, "image")
+        own = clip_size(image_model)
+        if own is not None and out_dim not in (None, own):
+            raise ValueError(f"Pair: out_dim is {out_dim}, but the CLIP {image!r} projects to {own}; leave it out")
+        sizes = (timm_tower(image_model).out_dim if own is None else None, text_model.config.hidden_size)
+        self.model = PairModel(image_model, text_model, sizes, own or out_dim or _OUT_DIM, seed, latent)
+        self.image: Tower
+        if own is None:
+            self.image = timm_tower(image_model, self.model.image_projection, "image")
+        else:
+            self.image = HFClipImage(image_model, "image")
         projection = self.model.text_projection
         self.text: HFText | HFLanguageModel
         if pooling == "cls" or kind in _BERT_TYPES:
@@ -119,7 +129,7 @@ class Pair(Backbone):
 
     @property
     def library(self) -> nn.Module:
-        """A module with `image`, `text` and the two projections."""
+        """A module with `image`, `text` and the projections."""
         return self.model
 
     def tokenize(self, texts: Sequence[str]) -> TextInputs:
@@ -137,7 +147,15 @@ class Pair(Backbone):
         image, text = self._sources
         revisions = [source.revision or "" for source in self._sources]
         joined = "+".join(revisions) if any(revisions) else None
-        return BackboneSpec("Pair", f"{image.name}+{text.name}", joined, self._weights, self.preset.digest)
+        name = f"{image.name}+{text.name}"
+        return BackboneSpec("Pair", name, joined, self._weights, self.preset.digest, self._reading())
+
+    def _reading(self) -> str:
+        said = f"{self.text.pooling} over at most {self._context} tokens"
+        if not isinstance(self.text, HFLanguageModel):
+            return said
+        mask = "causal" if self.text.causal else "both ways"
+        return f"{said}, {mask}, behind {front(self._instruction)!r}"
 
 
 def _projection(width: int, out_dim: int, generator: torch.Generator) -> nn.Linear:
@@ -145,61 +163,6 @@ def _projection(width: int, out_dim: int, generator: torch.Generator) -> nn.Line
     with torch.no_grad():
         layer.weight.normal_(std=width**-0.5, generator=generator)
     return layer
-
-
-def _load_image(source: Source) -> tuple[nn.Module, Preset]:
-    import timm
-    from safetensors.torch import load_file
-
-    config = read_json("Pair", require_files("Pair", source, "config.json"))
-    weights = require_files("Pair", source, "model.safetensors")
-    name = config.get("architecture")
-    if name not in timm.list_models():
-        raise ValueError(
-            f"Pair: config.json of {source.name!r} names the architecture {name!r}, which timm does not know; `image` "
-            "takes checkpoints in timm's format"
-        )
-    data = config.get("pretrained_cfg", config)
-    options = dict(config.get("model_args", {}))
-    if data.get("fixed_input_size") and "img_size" not in options:
-        options["img_size"] = data["input_size"][-1]
-    model = timm.create_model(name, pretrained=False, **{**options, "num_classes": 0})
-    heads = data.get("classifier") or ()
-    heads = (heads,) if isinstance(heads, str) else tuple(heads)
-    # The classifier of the pretraining is no part of an image encoder.
-    tensors = {
-        key: tensor
-        for key, tensor in load_file(weights).items()
-        if not any(key.startswith(f"{head}.") for head in heads)
-    }
-    missing, unknown = model.load_state_dict(tensors, strict=False)
-    if missing or unknown:
-        raise ValueError(
-            f"Pair: the weights of {source.name!r} do not fit timm's {name!r}; missing {missing[:3]}, "
-            f"unknown {unknown[:3]}"
-        )
-    return model.eval(), _timm_preset(source.name, data)
-
-
-def _timm_preset(name: str, data: Mapping[str, Any]) -> Preset:
-    size = data["input_size"]
-    if size[0] != 3 or size[1] != size[2]:
-        raise ValueError(
-            f"Pair: {name!r} takes images of shape {tuple(size)}; accepted are square ones with 3 channels"
-        )
-    mode = data.get("crop_mode", "center")
-    if mode not in _FITS:
-        raise ValueError(f"Pair: {name!r} asks for crop_mode {mode!r}; accepted are {', '.join(_FITS)}")
-    resize = math.floor(size[1] / data.get("crop_pct", 0.875))
-    return Preset(
-        name=name,
-        size=size[1],
-        fit=_FITS[mode],
-        interpolation=data.get("interpolation", "bicubic"),
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-        resize=None if resize == size[1] else resize,
-    )
 
 
 def _text_kind(source: Source) -> str:

@@ -63,7 +63,8 @@ class _Lifted(VolumeBackbone, ABC):
     def spec(self) -> BackboneSpec:
         """The 2-D model's name, what was made of it, and the volumes' preset."""
         base = self.base.spec()
-        return BackboneSpec(type(self).__name__, base.name, base.revision, self._weights(base), self.preset.digest)
+        weights, preset = self._weights(base), self.preset.digest
+        return BackboneSpec(type(self).__name__, base.name, base.revision, weights, preset, base.reading)
 
     def _weights(self, base: BackboneSpec) -> str:
         return base.weights

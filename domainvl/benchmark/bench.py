@@ -95,6 +95,7 @@ class Bench:
             "images": len(used),
             "hash": split_hash(used),
             "classes": data.classes,
+            "parameters": sum(parameter.numel() for parameter in model.trained_parameters()),
             "selection": "validation split" if model.adapter is not None and model.adapter.chooses else "none",
         }
 

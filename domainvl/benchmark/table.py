@@ -28,6 +28,7 @@ COLUMNS = (
     "high",
     "images",
     "patients",
+    "parameters",
     "split_hash",
     "shots_hash",
     "preset_hash",
@@ -52,6 +53,7 @@ def rows(cells: Iterable[Mapping[str, Any]]) -> list[Row]:
     for cell in cells:
         model = "zero_shot" if cell["adapter"] == ZERO_SHOT else "adapted"
         shared = {name: cell[name] for name in ("dataset", "protocol", "adapter", "shots", "seed", "seconds", "cell")}
+        shared["parameters"] = 0 if cell["trained"] is None else cell["trained"].get("parameters")
         hashes = {f"{name}_hash": cell["hashes"].get(name) for name in ("shots", "preset", "backbone")}
         for name, part in cell["parts"].items():
             if model not in part:
@@ -163,7 +165,7 @@ def show(found: Sequence[Row], console: Console | None = None) -> None:
         adapters = spreads(found, dataset, part)
         cells = {name: {s: _cell(one) for s, one in own.items()} for name, own in adapters.items() if name != ZERO_SHOT}
         fewest |= {one.n for name, own in adapters.items() if name != ZERO_SHOT for one in own.values()}
-        _print(console, about, cells)
+        _print(console, about, cells, _trained(found))
         for row in found:
             if row["headline"] and (row["dataset"], row["part"], row["adapter"]) == (dataset, part, ZERO_SHOT):
                 text = f"  zero-shot {row['value']:.3f}"
@@ -203,7 +205,24 @@ def _show_harmonic(found: Sequence[Row], console: Console) -> None:
             console.print(f"  zero-shot {value}", highlight=False)
 
 
-def _print(console: Console, title: str, cells: Mapping[str, Mapping[int | None, str]]) -> None:
+def _trained(found: Sequence[Row]) -> dict[str, str]:
+    """Trained parameters by adapter; some grow with classes or shots."""
+    counts: dict[str, set[int]] = {}
+    for row in found:
+        if row.get("parameters") is not None:
+            counts.setdefault(row["adapter"], set()).add(row["parameters"])
+    return {
+        adapter: f"{min(own):,}" if len(own) == 1 else f"{min(own):,} to {max(own):,}"
+        for adapter, own in counts.items()
+    }
+
+
+def _print(
+    console: Console,
+    title: str,
+    cells: Mapping[str, Mapping[int | None, str]],
+    trained: Mapping[str, str] | None = None,
+) -> None:
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -216,8 +235,11 @@ def _print(console: Console, title: str, cells: Mapping[str, Mapping[int | None,
     table.add_column("", overflow="fold")
     for shots in columns:
         table.add_column(_shots(shots), no_wrap=True)
+    if trained:
+        table.add_column("parameters", justify="right", no_wrap=True)
     for adapter, own in cells.items():
-        table.add_row(Text(adapter), *(Text(own.get(shots, "-")) for shots in columns))
+        counts = [Text(trained.get(adapter, "-"))] if trained else []
+        table.add_row(Text(adapter), *(Text(own.get(shots, "-")) for shots in columns), *counts)
     console.print(table)
 
 

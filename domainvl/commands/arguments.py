@@ -132,7 +132,7 @@ def help_text(verb: str, summary: str, options: Mapping[str, Option]) -> str:
         "  --seed_everything 1            seed of everything random\n"
         "  --model.adapter LoRA           exchange a class (null: none)\n"
         "  --model.adapter.rank 4         a setting of a class, without the init_args of the recipe\n"
-        "  --model.objectives.ce.weight 2\n"
+        "  --model.objectives.ce.weight 2 a setting of one entry of a map (--model.objectives.ce null: without it)\n"
         "  --data.shots 4\n"
         "  --trainer.max_epochs 1         any argument of Lightning's Trainer\n"
     )

@@ -267,7 +267,9 @@ def _node(recipe: Mapping[str, Any], key: str) -> Any:
 def _holds_objects(node: Any) -> bool:
     if not isinstance(node, Mapping) or not node or "class_path" in node:
         return False
-    return all(isinstance(entry, Mapping) and "class_path" in entry for entry in node.values())
+    # One that is switched off is null.
+    entries = [entry for entry in node.values() if entry is not None]
+    return bool(entries) and all(isinstance(entry, Mapping) and "class_path" in entry for entry in entries)
 
 
 def _entry(key: str, word: str, recipe: Mapping[str, Any]) -> str:

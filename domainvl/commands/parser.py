@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsing_settings
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
+from domainvl import recipes
 from domainvl.commands import explain
 from domainvl.errors import CommandError, near
 
@@ -96,7 +97,8 @@ def parse(verb: str, recipe: Mapping[str, Any], overrides: Mapping[str, str]) ->
         spec = recipe.get(key)
         if isinstance(spec, Mapping) and "class_path" not in spec and key not in overrides:
             raise CommandError(f"{key} names no class; give `{key}: {{class_path: ...}}`", see=see)
-    words = [f"--config={json.dumps(recipe)}", *(f"--{key}={value}" for key, value in overrides.items())]
+    said = [f"--{key}={value}" for key, value in overrides.items() if not recipes.off(recipe, key, value)]
+    words = [f"--config={json.dumps(recipe)}", *said]
     try:
         parsed = parser.parse_args(words)
     except explain.Complaint as complaint:

@@ -14,8 +14,8 @@ from domainvl.data.decoder import Decoder, decoded
 from domainvl.data.labels import Label, LabelPolicy
 from domainvl.data.manifest import Manifest
 from domainvl.data.pairing import Pairing
-from domainvl.data.progress import shown
 from domainvl.data.rejects import Reject, Rejects, UnreadableImage
+from domainvl.progress import shown
 
 
 class ImageSet(Dataset[Any]):

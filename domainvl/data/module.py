@@ -6,7 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -32,6 +32,9 @@ from domainvl.data.sets import drawn_sets, loaded
 from domainvl.data.splits import SplitRule, split_hash
 from domainvl.data.texts import TextViews
 from domainvl.data.views import Pictures
+
+if TYPE_CHECKING:
+    from domainvl.data.volume_preset import VolumePreset
 
 
 class DataModule(LightningDataModule, ABC):
@@ -113,6 +116,17 @@ class DataModule(LightningDataModule, ABC):
         """What there is to predict in a folder: every file that ends in one of `suffixes`."""
         return folder_manifest(folder, self.suffixes, type(self).__name__)
 
+    def prepare(self, preset: Preset | VolumePreset) -> int:
+        """Make all records as a model takes them, for modules that keep that on disk; what cannot be is in `rejects`.
+
+        Args:
+            preset: The model's, which counts where the module has none.
+
+        Returns:
+            How many there are now.
+        """
+        raise TypeError(f"{type(self).__name__} reads its files as they are, so there is nothing to prepare")
+
     @property
     def manifest(self) -> Manifest:
         """The data set with classes chosen, duplicates out and splits assigned and checked."""
@@ -142,6 +156,11 @@ class DataModule(LightningDataModule, ABC):
     def sets(self) -> Mapping[str, ImageSet]:
         """The image sets that were set up, by split."""
         return self._sets
+
+    def images_of(self, split: Split) -> ImageSet:
+        """The images of a split; not in memory where no stage has asked for it yet."""
+        found = self._sets.get(split)
+        return self._images(self.manifest, self.manifest.positions(split)) if found is None else found
 
     def boxes(self, position: int) -> Sequence[Box]:
         """Where phrases are true in an image."""
@@ -263,15 +282,32 @@ class DataModule(LightningDataModule, ABC):
         """Augment (training only) and normalise, on the device."""
         if self.trainer is None or not self.trainer.training:
             return finished(batch, self.decoder)
-        second = bool(getattr(self.trainer.lightning_module, "second_view", False))
         epoch = self.trainer.current_epoch
-        return finished_training(batch, self.decoder, self.augment, self._seed, epoch, second)
+        return finished_training(batch, self.decoder, self.augment, self._seed, epoch, self._second_view)
 
     def pictures(self) -> Pictures | None:
         """The training pictures, where they are finitely many and in memory."""
         return Pictures.of(self._sets["train"], self.augment, self._seed)
 
+    @property
+    def _second_view(self) -> bool:
+        """Whether what is trained reads every image once more, changed otherwise."""
+        return self.trainer is not None and bool(getattr(self.trainer.lightning_module, "second_view", False))
+
+    def _check_second_view(self) -> None:
+        """An unchanged second view would teach nothing, so there has to be a way to change it."""
+        if not self._second_view or self.augment is not None:
+            return
+        todo = "set data.augment ({} for the usual changes)"
+        if not self.augmentable:
+            todo = "what it reads cannot be augmented, so use objectives that do without"
+        raise ValueError(
+            f"{type(self).__name__}: an objective reads a second view of every image (image@second...), but "
+            f"data.augment is null; {todo}"
+        )
+
     def _setup_fit(self) -> None:
+        self._check_second_view()
         train = self._usable("train")
         validate = self._usable("validate") if self.manifest.positions("validate") else []
         if self.shots is not None:

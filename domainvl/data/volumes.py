@@ -19,6 +19,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -29,10 +30,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from domainvl.data.progress import shown
 from domainvl.data.rejects import UnreadableImage
 from domainvl.data.volume import Matrix, Volume
 from domainvl.data.volume_plan import VolumePlan
+from domainvl.progress import shown
 
 _VERSION = 1
 _HOUR = 3600.0
@@ -187,7 +188,7 @@ class VolumeStore:
         todo = [number for number, result in enumerate(results) if result is None]
         if todo:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._total = sum(file.stat().st_size for file in _listed(self.root))
+            self._total = sum(status.st_size for status, _ in _listed(self.root))
             self._foresee(len(todo))
             keep = {job.key for job in jobs}
             # First whatever is free, then what others had in hand: they may have been killed meanwhile.
@@ -296,7 +297,7 @@ class VolumeStore:
                 self._make_room(size, keep)
 
     def _make_room(self, size: int, keep: set[str]) -> None:
-        files = [(file.stat(), file) for file in _listed(self.root)]
+        files = _listed(self.root)
         self._total = size + sum(status.st_size for status, _ in files)
         now = time.time()
         for status, file in sorted(files, key=lambda pair: pair[0].st_mtime):
@@ -314,8 +315,13 @@ class VolumeStore:
             )
 
 
-def _listed(root: Path) -> list[Path]:
-    return [file for file in root.glob("*/*.npy") if file.exists()]
+def _listed(root: Path) -> list[tuple[os.stat_result, Path]]:
+    """Stored volumes; another process may rename its draft, or make room, while they are listed."""
+    found = []
+    for file in root.glob("*/*.npy"):
+        with suppress(FileNotFoundError):
+            found.append((file.stat(), file))
+    return found
 
 
 def _bytes(result: Entry | str | None) -> int:

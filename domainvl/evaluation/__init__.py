@@ -19,7 +19,7 @@ from domainvl.evaluation.metrics import METRICS
 from domainvl.evaluation.predictions import Predictions
 from domainvl.evaluation.probe import Probe, ProbeData, linear_probe
 from domainvl.evaluation.result import ClassResult, Evaluation, evaluate, headline
-from domainvl.evaluation.retrieval import Pairs, Retrieval, RetrievalProtocol, plan
+from domainvl.evaluation.retrieval import SCAN, STUDY, Pairs, Retrieval, RetrievalProtocol, plan
 from domainvl.evaluation.sampling import exclusive_sample, patient_subsets
 from domainvl.evaluation.table import print_alignment, print_table
 
@@ -27,6 +27,8 @@ __all__ = [
     "CT_RATE_16",
     "CT_RATE_18",
     "METRICS",
+    "SCAN",
+    "STUDY",
     "AlignmentEvaluation",
     "AlignmentPredictions",
     "ClassResult",

@@ -24,7 +24,7 @@ from domainvl.evaluation.result import (
     headline,
     models_as_dict,
 )
-from domainvl.evaluation.retrieval import STUDY, Pairs, Retrieval, RetrievalProtocol, plan, same_labels
+from domainvl.evaluation.retrieval import STUDY, Pairs, Retrieval, RetrievalProtocol, plan, same_labels, searched_images
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,8 @@ def retrieve(predictions: AlignmentPredictions, protocol: RetrievalProtocol = ST
     """Ranks of the untouched and, where there is one, of the adapted model."""
     pools, labels = plan(predictions.pairs, protocol), predictions.label_sets()
     models = [predictions.zero_shot] + ([] if predictions.adapted is None else [predictions.adapted])
-    return [Retrieval(pools, protocol, model.images, model.texts, labels) for model in models]
+    images = [searched_images(predictions.pairs, protocol, model.images) for model in models]
+    return [Retrieval(pools, protocol, rows, model.texts, labels) for rows, model in zip(images, models, strict=True)]
 
 
 def evaluate_alignment(
@@ -191,7 +192,8 @@ def evaluate_alignment(
 def headline_alignment(predictions: AlignmentPredictions, protocol: RetrievalProtocol = STUDY) -> dict[str, float]:
     """Values without intervals, of the adapted model or else of zero-shot; without P@k, cheap enough for each epoch."""
     rows = predictions.zero_shot if predictions.adapted is None else predictions.adapted
-    found = Retrieval(plan(predictions.pairs, protocol), protocol, rows.images, rows.texts).values()
+    images = searched_images(predictions.pairs, protocol, rows.images)
+    found = Retrieval(plan(predictions.pairs, protocol), protocol, images, rows.texts).values()
     phrases = predictions.zero_shot_phrases if predictions.adapted is None else predictions.adapted_phrases
     if phrases is not None:
         found |= phrases.values()
@@ -215,6 +217,7 @@ def _merged(parts: Sequence[Intervals | None]) -> Intervals:
 _RULES = {
     "pair": "only an image's own texts count",
     "study": "any image and any report of the study counts",
+    "scan": "the images of a study are averaged and count once",
     "unique-text": "every image that carries the text counts",
 }
 
@@ -227,9 +230,11 @@ def _retrieval_notes(found: Retrieval) -> list[str]:
         f"Retrieval {protocol.name!r}: {_RULES[protocol.positives]}; {pools} of {images} images and {texts} texts; "
         f"ties: {protocol.ties}."
     ]
+    by_scan = protocol.positives == "scan"
     left = found.images - len(set(found.image_to_text.rows.tolist()))
     if left:
-        notes.append(f"{left} of {found.images} images do not search: no text, or left over from the pools.")
+        why = "no text, or left over from the pools" + (", or counted with their scan" if by_scan else "")
+        notes.append(f"{left} of {found.images} images do not search: {why}.")
     smallest = int(min(found.image_to_text.gallery.min(), found.text_to_image.gallery.min()))
     sure = [str(k) for k in protocol.ks if k >= smallest]
     if sure:

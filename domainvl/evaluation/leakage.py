@@ -140,10 +140,16 @@ class Leakage:
 
     def notes(self) -> list[str]:
         """One line per two splits, counts only."""
-        return [
-            f"{'LEAKAGE' if overlap.leaks else 'Leakage check'}, {second} against {first}: {overlap.summary()} shared."
-            for (first, second), overlap in self.overlaps.items()
-        ]
+        return [_note(*names, overlap) for names, overlap in self.overlaps.items()]
+
+    def alarms(self) -> list[str]:
+        """The notes on splits that share patients or images."""
+        return [_note(*names, overlap) for names, overlap in self.overlaps.items() if overlap.leaks]
+
+
+def _note(first: str, second: str, overlap: Overlap) -> str:
+    kind = "LEAKAGE" if overlap.leaks else "Leakage check"
+    return f"{kind}, {second} against {first}: {overlap.summary()} shared."
 
 
 def check_leakage(splits: Mapping[str, SplitContent], *, crops: bool = True) -> Leakage:

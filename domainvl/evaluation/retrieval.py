@@ -1,11 +1,13 @@
 """Image-text retrieval under named protocols.
 
-Three rules of what counts as found are in use, and their numbers must not be mixed:
+Four rules of what counts as found are in use, and their numbers must not be mixed:
 
     pair         only the image that a text was written for, and any of an image's texts (the five captions of the
                  Karpathy sets: RemoteCLIP and LAION's CLIP_benchmark, who differ only in how they edit captions).
     study        any image of the study, and any report of it: several views of an X-ray study, several
                  reconstructions of a CT scan. A text that repeats inside a study is searched for and among once.
+    scan         the same, and a study is one image: the mean of its normalised images. A scan with three
+                 reconstructions searches once and takes one place in the pool, as it has one report.
     unique-text  texts that read the same are one text, which belongs to every image that carries it (SkyScript).
                  White space does not count.
 
@@ -33,7 +35,7 @@ from numpy.typing import NDArray
 from domainvl.evaluation.metrics import Floats
 from domainvl.evaluation.ranks import Ints, Ranks, Ties, both_ways, precision
 
-Positives = Literal["pair", "study", "unique-text"]
+Positives = Literal["pair", "study", "scan", "unique-text"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class RetrievalProtocol:
 
     Attributes:
         name: What tables call it.
-        positives: What counts as found: `pair`, `study` or `unique-text`.
+        positives: What counts as found: `pair`, `study`, `scan` or `unique-text`.
         ks: How many items are looked at.
         ties: How equal scores count: `expected` or `pessimistic`.
         pool: Units per sub-pool; None for one pool of everything.
@@ -57,9 +59,9 @@ class RetrievalProtocol:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.positives not in ("pair", "study", "unique-text"):
+        if self.positives not in ("pair", "study", "scan", "unique-text"):
             raise ValueError(
-                f"RetrievalProtocol: positives is {self.positives!r}; choose 'pair', 'study' or 'unique-text'"
+                f"RetrievalProtocol: positives is {self.positives!r}; choose 'pair', 'study', 'scan' or 'unique-text'"
             )
         if self.ties not in ("expected", "pessimistic"):
             raise ValueError(f"RetrievalProtocol: ties is {self.ties!r}; choose 'expected' or 'pessimistic'")
@@ -71,6 +73,7 @@ class RetrievalProtocol:
 
 PAIR = RetrievalProtocol("pair", "pair")
 STUDY = RetrievalProtocol("study", "study")
+SCAN = RetrievalProtocol("scan", "scan")
 UNIQUE_TEXT = RetrievalProtocol("unique-text", "unique-text")
 KARPATHY5 = RetrievalProtocol("karpathy5", "pair")
 CLIP_BENCHMARK = RetrievalProtocol("clip-benchmark", "pair")
@@ -147,9 +150,10 @@ class Pool:
 def plan(pairs: Pairs, protocol: RetrievalProtocol) -> list[Pool]:
     """What is searched for and among under a protocol."""
     rows, columns = _relation(pairs, protocol.positives)
-    names = np.asarray(pairs.units if protocol.positives == "study" else pairs.images)
+    names = np.asarray(pairs.units if protocol.positives in ("study", "scan") else pairs.images)
+    searched = np.unique(_first_of(pairs.units)) if protocol.positives == "scan" else np.arange(len(names))
     if protocol.pool is None:
-        return [_pool(rows, columns, np.arange(len(names)))]
+        return [_pool(rows, columns, searched)]
     order = sorted(set(names.tolist()), key=lambda name: _draw(protocol.seed, name))
     if len(order) < protocol.pool:
         raise ValueError(
@@ -157,8 +161,20 @@ def plan(pairs: Pairs, protocol: RetrievalProtocol) -> list[Pool]:
             "units; give a smaller pool, or none"
         )
     numbers = {name: number for number, name in enumerate(order)}
-    dealt = np.array([numbers[name] for name in names.tolist()]) // protocol.pool
-    return [_pool(rows, columns, np.flatnonzero(dealt == one)) for one in range(len(order) // protocol.pool)]
+    dealt = np.array([numbers[name] for name in names[searched].tolist()]) // protocol.pool
+    return [_pool(rows, columns, searched[dealt == one]) for one in range(len(order) // protocol.pool)]
+
+
+def searched_images(pairs: Pairs, protocol: RetrievalProtocol, images: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The embeddings `[N, D]` that stand for the images: under `scan` the mean of the study's, normalised first."""
+    if protocol.positives != "scan":
+        return images
+    first = _first_of(pairs.units)
+    lengths = np.linalg.norm(images.astype(np.float64), axis=1, keepdims=True)
+    unit = images / np.maximum(lengths, np.finfo(np.float64).tiny)
+    total = np.zeros_like(unit)
+    np.add.at(total, first, unit)
+    return np.asarray((total / np.maximum(np.bincount(first, minlength=len(first)), 1)[:, None])[first])
 
 
 def _relation(pairs: Pairs, positives: Positives) -> tuple[Ints, Ints]:
@@ -182,6 +198,8 @@ def _relation(pairs: Pairs, positives: Positives) -> tuple[Ints, Ints]:
     by_unit: dict[str, list[int]] = {}
     for row, unit in enumerate(units):
         by_unit.setdefault(unit, []).append(row)
+    if positives == "scan":
+        by_unit = {unit: members[:1] for unit, members in by_unit.items()}
     together = [(row, text) for text in texts.tolist() for row in by_unit[units[owners[text]]]]
     found = np.array(together, dtype=np.int64)
     return found[:, 0], found[:, 1]

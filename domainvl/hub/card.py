@@ -59,6 +59,12 @@ class AdapterCard:
                 f"{made_for.preset}, but {_named(got)} here has {got.preset}; use the checkpoint's own "
                 "preprocessing files"
             )
+        if made_for.reading != got.reading:
+            raise ValueError(
+                f"this {self.adapter} adapter was trained on texts read by {made_for.reading or 'the checkpoint'}, but "
+                f"the backbone here reads {got.reading or 'as the checkpoint says'}; give {made_for.kind} the same "
+                "pooling, context, instruction and causal"
+            )
 
 
 def make_adapter(name: str, init_args: Mapping[str, Any]) -> Adapter:
@@ -142,7 +148,8 @@ def _parsed(path: Path, values: Any) -> AdapterCard:
     if not all(isinstance(name, str) for name in values["classes"]):
         raise ValueError(f"{path}: 'classes' should hold names, got {values['classes'][:5]}")
     known = {field.name for field in fields(BackboneSpec)}
-    spec = values["backbone"]
+    # Folders of before do not say how texts are read.
+    spec = {"reading": ""} | values["backbone"]
     if set(spec) != known or not all(isinstance(spec[key], str) for key in known - {"revision"}):
         raise ValueError(f"{path}: 'backbone' should hold {', '.join(sorted(known))}, got {spec}")
     parsed = {name: values[name] for name in kinds} | {"backbone": BackboneSpec(**spec)}

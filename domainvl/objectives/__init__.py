@@ -15,6 +15,7 @@ from domainvl.objectives.kdsp import KDSP
 from domainvl.objectives.label_contrast import LabelContrast
 from domainvl.objectives.mgca_prototype import MgcaPrototype
 from domainvl.objectives.mgca_token import MgcaToken
+from domainvl.objectives.phrase_regions import PhraseRegions
 from domainvl.objectives.sccm import SCCM
 from domainvl.objectives.siglip import SigLIP
 from domainvl.objectives.tcl import TclLocalGlobal
@@ -39,6 +40,7 @@ __all__ = [
     "MgcaPrototype",
     "MgcaToken",
     "Objective",
+    "PhraseRegions",
     "SigLIP",
     "TclLocalGlobal",
     "VillaMapping",

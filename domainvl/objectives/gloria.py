@@ -23,17 +23,13 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from domainvl.features import Batch, Features
+from domainvl.objectives._scored import by_texts, one_way
 from domainvl.objectives._tokens import beside, exact, gather_tokens, never_empty, real_tokens, tokens_key
 from domainvl.objectives.base import Context, Objective, alone
-from domainvl.objectives.contrast import contrast_logits
-from domainvl.objectives.contrast_parts import Contrast, cuts, halves
-from domainvl.objectives.targets.base import Pairs, Sides, TargetPolicy, bind, policy_needs
-
-AT_ONCE = 2**24
-"""Number of (image, text, region, word) scores that are in memory at once; more are computed again backwards."""
+from domainvl.objectives.contrast_parts import halves
+from domainvl.objectives.targets.base import TargetPolicy, policy_needs
 
 
 class GloriaLocal(Objective):
@@ -96,7 +92,9 @@ class GloriaLocal(Objective):
             (of_texts.T, text, images, self.text),
         ):
             known = rows[1].any(dim=1)[:, None] & columns[1].any(dim=1)
-            ways.append(self._one_way(scores, known, key, features, batch, context))
+            other = self.text if key == self.image else self.image
+            names = (beside(key, "pooled"), beside(other, "pooled"))
+            ways.append(one_way(self.scale * scores, known, names, self.policies, features, batch, context))
         both = halves(*ways)
         return {"loss": both.loss, "accuracy": both.accuracy}
 
@@ -104,11 +102,7 @@ class GloriaLocal(Objective):
         """Z of images and texts, `[I, T]`."""
         region_mask, word_mask = never_empty(region_mask), never_empty(word_mask)
         each = len(regions) * regions.shape[1] * words.shape[1]
-        parts = cuts(len(words), max(1, AT_ONCE // max(each, 1)))
-        # Nothing is kept of a part but its scores.
-        spare = torch.is_grad_enabled() and len(parts) > 1
-        run = partial(checkpoint, self._similarity, use_reentrant=False) if spare else self._similarity
-        return torch.cat([run(regions, region_mask, words[part], word_mask[part]) for part in parts], dim=1)
+        return by_texts(partial(self._similarity, regions, region_mask), (words, word_mask), each)
 
     def _similarity(self, regions: Tensor, region_mask: Tensor, words: Tensor, word_mask: Tensor) -> Tensor:
         scores = torch.einsum("ird,twd->itrw", regions, words)
@@ -119,21 +113,3 @@ class GloriaLocal(Objective):
         fit = self.word_scale * F.cosine_similarity(words, found, dim=-1)
         total = fit.masked_fill(~word_mask, -torch.inf).logsumexp(dim=-1)
         return total if self.aggregate == "sum" else total - word_mask.sum(dim=1).to(total.dtype).log()
-
-    def _one_way(
-        self, scores: Tensor, known: Tensor, key: str, features: Features, batch: Batch, context: Context
-    ) -> Contrast:
-        target = None
-        if self.policies:
-            other = self.text if key == self.image else self.image
-            names = (beside(key, "pooled"), beside(other, "pooled"))
-            columns = context.gather(features[names[1]])
-            pairs = Pairs(*names, features[names[0]], columns, Sides(features, batch, context))
-            rule = bind(self.policies, pairs)
-            if rule is not None:
-                rows, count = (slice(0, size) for size in scores.shape)
-                with torch.no_grad():
-                    target, valid = rule(rows, count, pairs.rows @ pairs.columns.T)
-                known = known & valid
-        scores = self.scale * scores
-        return contrast_logits(scores, target, known, offset=context.offset, gather=context.gather)

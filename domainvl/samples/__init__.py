@@ -13,13 +13,13 @@ import importlib.util
 import json
 import shutil
 import tempfile
-import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, cast
 
 from domainvl.cache import cache_root
+from domainvl.progress import shown
 
 __all__ = ["DOMAINS", "cached", "write"]
 
@@ -29,7 +29,6 @@ DOMAINS: Mapping[str, str] = MappingProxyType(
 """Domain name -> dotted name of its generator module."""
 
 _MANIFEST = ".manifest.json"
-_SILENT_SECONDS = 2.0
 
 
 class _Generator(Protocol):
@@ -69,7 +68,7 @@ def write(domain: str, folder: Path, *, seed: int = 0, patients: int | None = No
         )
     folder.mkdir(parents=True, exist_ok=True)
     steps = generator.generate(folder, seed=seed, patients=count)
-    for _ in _shown_when_slow(steps, total=count, title=f"writing {domain} samples"):
+    for _ in shown(steps, count, f"writing {domain} samples"):
         pass
     return folder
 
@@ -145,21 +144,3 @@ def _is_complete(folder: Path) -> bool:
 
 def _files(folder: Path) -> Iterator[Path]:
     return (path for path in folder.rglob("*") if path.is_file())
-
-
-def _shown_when_slow(steps: Iterable[None], *, total: int, title: str) -> Iterator[None]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    began = time.monotonic()
-    progress = Progress(console=Console(stderr=True), transient=True)
-    bar = progress.add_task(title, total=total)
-    try:
-        for step in steps:
-            progress.advance(bar)
-            if not progress.live.is_started and time.monotonic() - began > _SILENT_SECONDS:
-                progress.start()
-            yield step
-    finally:
-        if progress.live.is_started:
-            progress.stop()

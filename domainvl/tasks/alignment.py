@@ -17,13 +17,15 @@ from domainvl.data.boxes import Box
 from domainvl.distributed import gather
 from domainvl.evaluation import Predictions
 from domainvl.evaluation.alignment_result import AlignmentPredictions, headline_alignment
+from domainvl.evaluation.leakage import Leakage
 from domainvl.evaluation.outcome import Classified, Outcome
+from domainvl.evaluation.retrieval import STUDY, RetrievalProtocol
 from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.base import Task
 from domainvl.tasks.class_scores import PLAIN_ADAPTER, ClassScores
-from domainvl.tasks.leakage import leakage_of
+from domainvl.tasks.leakage import leakage_of, warn_of
 from domainvl.tasks.pair_rows import Aligned, classes_of, pairs_of
 from domainvl.tasks.pairs import LOCAL, PairPass, Part
 from domainvl.tasks.phrase_maps import PhraseMaps
@@ -48,7 +50,8 @@ class Alignment(Task):
     (`image@second...`), a teacher (`ema/...`) or a queue (`queue/...`) costs nothing where nobody reads it.
 
     An evaluation asks both models the same: to find the report of an image and the image of a report, and, where
-    there are labels, to score images against class names.
+    there are labels, to score images against class names. What was found before training that splits share stands
+    beside the numbers.
 
     Args:
         backbone: The pretrained model.
@@ -62,6 +65,9 @@ class Alignment(Task):
         train_temperature: Whether the factor on cosines is learned too; it is stored with the adapter.
         encode_chunk: Images, or reports, that are encoded at once. Larger batches are recomputed chunk by chunk in
             the backward pass: same gradients, memory of one chunk, about a third more time.
+        compare_splits: Whether splits are compared before training, for patients, copied images and repeated texts.
+            Images of a set that does not fit into memory are read once for it.
+        retrieval: How retrieval is counted; see `domainvl.evaluation.retrieval`.
     """
 
     def __init__(
@@ -76,6 +82,8 @@ class Alignment(Task):
         queue: Queue | None = None,
         train_temperature: bool = False,
         encode_chunk: int | None = None,
+        compare_splits: bool = True,
+        retrieval: RetrievalProtocol = STUDY,
     ) -> None:
         super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
         if encode_chunk is not None and encode_chunk < 1:
@@ -83,6 +91,9 @@ class Alignment(Task):
         self.teacher, self.queue = teacher, queue
         self.train_temperature = train_temperature
         self.encode_chunk = encode_chunk
+        self.compare_splits = compare_splits
+        self._leakage: Leakage | None = None
+        self.retrieval = retrieval
         self._wanted = {key for objective in self.objectives.values() for key in feature_needs(objective.needs)}
         self._rows: list[dict[str, Any]] = []
         self._evaluated: Features | None = None
@@ -122,6 +133,14 @@ class Alignment(Task):
         )
         if stage == "fit":
             self._setup_training()
+            self._check_splits(data)
+
+    def _check_splits(self, data: Any) -> None:
+        """Compare splits, in the process that writes the result."""
+        if self.compare_splits and self.trainer.is_global_zero:
+            self._leakage = leakage_of(data, self.speed.cache)
+            if self._leakage is not None:
+                warn_of(self._leakage)
 
     def _remembered_texts(self) -> TextPass | None:
         """What a text tower that stays as it is says, from disk."""
@@ -305,7 +324,7 @@ class Alignment(Task):
         if self.predictions is None:
             return
         stage = "test" if self.trainer.testing else "val"
-        for name, value in headline_alignment(self.predictions).items():
+        for name, value in headline_alignment(self.predictions, self.retrieval).items():
             self.log(f"{stage}/{name}", value, prog_bar=name in _SHOWN, rank_zero_only=True)
 
     on_test_epoch_end = on_validation_epoch_end
@@ -330,4 +349,4 @@ class Alignment(Task):
             return Classified(self._classes)
         if self.predictions is None:
             return super().outcome()
-        return Aligned(self.predictions, leakage_of(self.trainer.datamodule))  # type: ignore[attr-defined]
+        return Aligned(self.predictions, self._leakage, self.retrieval)

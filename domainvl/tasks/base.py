@@ -82,7 +82,7 @@ class Task(LightningModule):
 
     def hashes(self) -> dict[str, str]:
         """What a result depends on besides the data."""
-        return {"preset": self.preset.digest, "backbone": self.backbone.spec().weights}
+        return {"preset": self.preset.digest, "backbone": self.backbone.spec().digest}
 
     def adopt(
         self,
@@ -213,6 +213,18 @@ class Task(LightningModule):
             torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1))
             self._batches += 1
         return batch
+
+    def on_after_backward(self) -> None:
+        """Say what to set where DDP waits for gradients that do not come; torch says it a step later and at length."""
+        if self._batches > 1 or getattr(self.trainer.strategy.model, "find_unused_parameters", True):
+            return
+        idle = [name for name, weight in self.named_parameters() if weight.requires_grad and weight.grad is None]
+        if idle:
+            raise RuntimeError(
+                f"{type(self).__name__}: {len(idle)} trained tensors, {idle[0]!r} among them, have no part in the loss "
+                f"of epoch {self.current_epoch} (objectives: {', '.join(self.objectives)}), and processes wait for "
+                "them; set trainer.strategy: ddp_find_unused_parameters_true"
+            )
 
     def on_train_epoch_end(self) -> None:
         """Let the adapter average its weights."""

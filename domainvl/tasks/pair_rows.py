@@ -17,7 +17,7 @@ from domainvl.evaluation.alignment_result import (
 from domainvl.evaluation.grounding import Phrases, PhraseScore
 from domainvl.evaluation.leakage import Leakage
 from domainvl.evaluation.outcome import Outcome
-from domainvl.evaluation.retrieval import Pairs
+from domainvl.evaluation.retrieval import STUDY, Pairs, RetrievalProtocol
 from domainvl.evaluation.table import print_alignment
 from domainvl.tasks.rows import Rows
 
@@ -66,11 +66,14 @@ class Aligned(Outcome):
     Args:
         predictions: What they said.
         leakage: What training and test share; None where nothing could be compared.
+        protocol: How retrieval is counted.
     """
 
-    def __init__(self, predictions: AlignmentPredictions, leakage: Leakage | None) -> None:
-        self.predictions, self.leakage = predictions, leakage
-        self._retrieved = retrieve(predictions)
+    def __init__(
+        self, predictions: AlignmentPredictions, leakage: Leakage | None, protocol: RetrievalProtocol = STUDY
+    ) -> None:
+        self.predictions, self.leakage, self.protocol = predictions, leakage, protocol
+        self._retrieved = retrieve(predictions, protocol)
 
     def write(self, path: Path) -> None:
         """See `Outcome`; beside class probabilities, the place at which an image finds its own report."""
@@ -78,7 +81,13 @@ class Aligned(Outcome):
 
     def measure(self, seed: int) -> AlignmentEvaluation:
         """See `Outcome`."""
-        return evaluate_alignment(self.predictions, seed=seed, leakage=self.leakage, retrieved=self._retrieved)
+        return evaluate_alignment(
+            self.predictions,
+            seed=seed,
+            protocol=self.protocol,
+            leakage=self.leakage,
+            retrieved=self._retrieved,
+        )
 
     def show(self, measured: AlignmentEvaluation) -> None:
         """See `Outcome`."""

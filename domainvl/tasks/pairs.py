@@ -22,6 +22,7 @@ from domainvl.speed import Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
 from domainvl.tasks.text_pass import Said, TextPass
 from domainvl.tokens import TokenState
+from domainvl.towers.attention import attention_of
 from domainvl.towers.base import Tower
 from domainvl.towers.locals import pool_words
 
@@ -80,16 +81,17 @@ class PairPass:
         """Batch keys that a role reads."""
         return {part.key for part in self.parts(role)}
 
-    def parts(self, role: str) -> dict[Part, bool]:
-        """What goes through a tower for a role, and whether all of its tokens are wanted."""
-        found: dict[Part, bool] = {}
+    def parts(self, role: str) -> dict[Part, frozenset[str]]:
+        """What goes through a tower for a role, and which streams are wanted of all of its tokens."""
+        found: dict[Part, frozenset[str]] = {}
         for key in self._wanted:
             if key.role != role or key.source not in ("image", "text"):
                 continue
             side: Side = "image" if key.source == "image" else "text"
             known = not key.view or f"{key.source}@{key.view}" in self._views
             part = Part(side, key.view if known else "")
-            found[part] = found.get(part, False) or (known and key.stream in LOCAL)
+            streams = {key.stream} & (LOCAL | {"attention"}) if known else ()
+            found[part] = found.get(part, frozenset()).union(streams)
         return found
 
     def student(self, batch: Batch) -> Features:
@@ -107,8 +109,18 @@ class PairPass:
         """Features of the adapted model as it is now, under the role `ema`."""
         return self._role("ema", batch, self.adapter)
 
-    def encode(self, adapter: Adapter, side: Side, inputs: Any, tokens: bool = False) -> Features:
-        """Features of pixels `[B, 3, S, S]` or what `inputs` gives of texts; with `tokens` the local ones too."""
+    def encode(
+        self, adapter: Adapter, side: Side, inputs: Any, tokens: bool = False, attention: bool = False
+    ) -> Features:
+        """Features of pixels `[B, 3, S, S]` or what `inputs` gives of texts.
+
+        Args:
+            adapter: Whose features.
+            side: Which tower.
+            inputs: What it takes.
+            tokens: Local features too.
+            attention: And how much attention patches get, where the tower knows.
+        """
         if isinstance(inputs, Said):
             features = adapter.readout(side, inputs.tower, inputs.state)
             return features | _locals(adapter, side, inputs.tower, inputs.state, inputs) if tokens else features
@@ -116,14 +128,28 @@ class PairPass:
         if not tokens:
             return adapter.encode(side, tower, inputs, self.speed)
         # What only locals read must not be skipped in the last block.
-        prefix = adapter.prefix(side, tower, inputs, replace(self.speed, unread=False))
-        state = tower.run(prefix, edit=partial(adapter.edit, side), start=adapter.first_block(side, tower))
-        return adapter.readout(side, tower, state) | _locals(adapter, side, tower, state, inputs)
+        first, last = adapter.first_block(side, tower), tower.depth - 1
+        if attention and first > last:
+            # The last block is asked what it attends to, so it is no part of what is constant.
+            prefix = tower.run(tower.embed(inputs), stop=last)
+        else:
+            prefix = adapter.prefix(side, tower, inputs, replace(self.speed, unread=False))
+        entered: dict[int, TokenState] = {}
+
+        def edit(index: int, state: TokenState) -> TokenState:
+            entered[index] = state if index < first else adapter.edit(side, index, state)
+            return entered[index]
+
+        state = tower.run(prefix, edit=edit, start=min(first, last) if attention else first)
+        features = adapter.readout(side, tower, state) | _locals(adapter, side, tower, state, inputs)
+        shares = attention_of(tower, entered[last]) if attention else None
+        return features if shares is None else features | {f"{side}.attention": shares}
 
     def _role(self, role: str, batch: Batch, adapter: Adapter) -> Features:
         features: Features = {}
-        for part, tokens in sorted(self.parts(role).items()):
-            made = self._chunks(adapter, part.side, self.inputs(part, batch, tokens), tokens)
+        for part, streams in sorted(self.parts(role).items()):
+            tokens, attention = bool(streams & LOCAL), part.side == "image" and "attention" in streams
+            made = self._chunks(adapter, part.side, self.inputs(part, batch, tokens), tokens, attention)
             for name, value in made.items():
                 key = FeatureKey.parse(name)
                 if not part.view:
@@ -142,16 +168,15 @@ class PairPass:
         tokenized = self.backbone.structured(texts) if tokens else self.backbone.tokenize(texts)
         return tokenized.to(self.backbone.logit_scale.device)
 
-    def _chunks(self, adapter: Adapter, side: Side, inputs: Any, tokens: bool) -> Features:
+    def _chunks(self, adapter: Adapter, side: Side, inputs: Any, tokens: bool, attention: bool) -> Features:
         count = len(inputs)
         if self.chunk is None or count <= self.chunk:
-            return self.encode(adapter, side, inputs, tokens)
+            return self.encode(adapter, side, inputs, tokens, attention)
         rows = [slice(start, start + self.chunk) for start in range(0, count, self.chunk)]
         if not torch.is_grad_enabled():
-            return _joined([self.encode(adapter, side, _rows(inputs, row), tokens) for row in rows])
-        return _joined(
-            [checkpoint(self.encode, adapter, side, _rows(inputs, row), tokens, use_reentrant=False) for row in rows]
-        )
+            return _joined([self.encode(adapter, side, _rows(inputs, row), tokens, attention) for row in rows])
+        encode = partial(checkpoint, self.encode, adapter, side, use_reentrant=False)
+        return _joined([encode(_rows(inputs, row), tokens, attention) for row in rows])
 
 
 def _locals(adapter: Adapter, side: Side, tower: Tower, state: TokenState, inputs: Any) -> Features:

@@ -19,6 +19,7 @@ from domainvl.towers._shared import (
     lora_names,
     no_words,
     pick,
+    prefixed,
     real,
 )
 from domainvl.towers.base import Tower, Words
@@ -42,11 +43,13 @@ class HFClipImage(Tower):
     """Image encoder of a transformers `CLIPModel`.
 
     Args:
-        model: The whole model; its weights are used in place.
+        model: The model, whole or without its texts; its weights are used in place.
+        path: Name of `model` inside the library's model, for `lora_targets`.
     """
 
-    def __init__(self, model: CLIPModel) -> None:
+    def __init__(self, model: CLIPModel, path: str = "") -> None:
         super().__init__()
+        self.path = path
         self.vision = model.vision_model
         self.projection = model.visual_projection
         config: Any = model.config.vision_config
@@ -93,7 +96,7 @@ class HFClipImage(Tower):
 
     def lora_targets(self, parts: Collection[str]) -> list[str]:
         """Every part is a layer of its own; give the names to PEFT as `target_modules`."""
-        return lora_names(self, HF_PARTS, [f"vision_model.encoder.layers.{i}" for i in range(self.depth)], parts)
+        return lora_names(self, HF_PARTS, prefixed(self.path, "vision_model.encoder.layers", self.depth), parts)
 
 
 class HFClipText(Tower):

@@ -43,6 +43,10 @@ class Opened(ABC):
     def read(self, tokens: Tensor, normed: Tensor, seen: Seen, mask: Tensor | None) -> Tensor:
         """The block's output for tokens `[B, Q, D]`, with an additive mask `[B or 1, 1, Q, L]`."""
 
+    @abstractmethod
+    def shares(self, normed: Tensor, everything: Tensor, mask: Tensor | None) -> Tensor:
+        """How much tokens `[B, Q, D]` attend to `everything` `[B, L, D]`, by head, `[B, H, Q, L]`; rows sum to 1."""
+
     def read_few(self, tokens: Tensor, normed: Tensor, everything: Tensor, mask: Tensor | None) -> Tensor:
         """As `read`, for few tokens that see `everything`, what `enter` gave of all tokens, `[B, L, D]`."""
         return self.read(tokens, normed, self.see(everything), mask)
@@ -62,9 +66,11 @@ class TransformersLayer(Opened):
 
     def read(self, tokens: Tensor, normed: Tensor, seen: Seen, mask: Tensor | None) -> Tensor:
         """`q_proj`, attention, `out_proj`, then the MLP."""
-        attention = self.layer.self_attn
-        query = _heads(attention.q_proj(normed), attention.num_heads)
-        return self._close(tokens, _attend(query, seen, mask, attention.scale))
+        return self._close(tokens, _attend(self._ask(normed), seen, mask, self.layer.self_attn.scale))
+
+    def shares(self, normed: Tensor, everything: Tensor, mask: Tensor | None) -> Tensor:
+        """See `Opened.shares`."""
+        return _shares(self._ask(normed), self.see(everything)[0], mask, self.layer.self_attn.scale)
 
     def read_few(self, tokens: Tensor, normed: Tensor, everything: Tensor, mask: Tensor | None) -> Tensor:
         """See `Opened.read_few`: (q W_k) x for q (W_k x), so no key or value is computed where few tokens ask."""
@@ -83,6 +89,10 @@ class TransformersLayer(Opened):
         attended = mixed @ value.weight.unflatten(0, (heads, -1)).transpose(1, 2)
         attended = attended.transpose(1, 2).flatten(2)
         return self._close(tokens, attended if value.bias is None else attended + value.bias)
+
+    def _ask(self, normed: Tensor) -> Tensor:
+        attention = self.layer.self_attn
+        return _heads(attention.q_proj(normed), attention.num_heads)
 
     def _close(self, tokens: Tensor, attended: Tensor) -> Tensor:
         tokens = tokens + self.layer.self_attn.out_proj(attended)
@@ -103,10 +113,16 @@ class BertLayer(Opened):
 
     def read(self, tokens: Tensor, normed: Tensor, seen: Seen, mask: Tensor | None) -> Tensor:
         """`query`, attention with its output layer, then the MLP with its own."""
+        attended = _attend(self._ask(normed), seen, mask, self.layer.attention.self.scaling)
+        return self.layer.feed_forward_chunk(self.layer.attention.output(attended, tokens))
+
+    def shares(self, normed: Tensor, everything: Tensor, mask: Tensor | None) -> Tensor:
+        """See `Opened.shares`."""
+        return _shares(self._ask(normed), self.see(everything)[0], mask, self.layer.attention.self.scaling)
+
+    def _ask(self, normed: Tensor) -> Tensor:
         inner = self.layer.attention.self
-        query = _heads(inner.query(normed), inner.num_attention_heads)
-        tokens = self.layer.attention.output(_attend(query, seen, mask, inner.scaling), tokens)
-        return self.layer.feed_forward_chunk(tokens)
+        return _heads(inner.query(normed), inner.num_attention_heads)
 
 
 class OpenClipBlock(Opened):
@@ -129,6 +145,12 @@ class OpenClipBlock(Opened):
         layer, (keys,) = self.layer, seen
         tokens = tokens + layer.ls_1(layer.attention(normed, keys, keys, attn_mask=self._mask(mask)))
         return tokens + layer.ls_2(layer.mlp(layer.ln_2(tokens)))
+
+    def shares(self, normed: Tensor, everything: Tensor, mask: Tensor | None) -> Tensor:
+        """See `Opened.shares`."""
+        options = {"need_weights": True, "average_attn_weights": False, "attn_mask": self._mask(mask)}
+        found: Tensor = self.layer.attn(normed, everything, everything, **options)[1]
+        return found
 
     def _mask(self, mask: Tensor | None) -> Tensor | None:
         """In the shape that torch's attention takes, `[Q, L]` or `[B * heads, Q, L]`."""
@@ -155,9 +177,16 @@ class TimmBlock(Opened):
     def read(self, tokens: Tensor, normed: Tensor, seen: Seen, mask: Tensor | None) -> Tensor:
         """The first third of `qkv`, attention, `proj`, then the MLP."""
         layer, attention = self.layer, self.layer.attn
-        query = attention.q_norm(_heads(attention.qkv(normed).chunk(3, dim=-1)[0], attention.num_heads))
-        tokens = tokens + layer.ls1(attention.proj(_attend(query, seen, mask, attention.scale)))
+        tokens = tokens + layer.ls1(attention.proj(_attend(self._ask(normed), seen, mask, attention.scale)))
         return tokens + layer.ls2(layer.mlp(layer.norm2(tokens)))
+
+    def shares(self, normed: Tensor, everything: Tensor, mask: Tensor | None) -> Tensor:
+        """See `Opened.shares`."""
+        return _shares(self._ask(normed), self.see(everything)[0], mask, self.layer.attn.scale)
+
+    def _ask(self, normed: Tensor) -> Tensor:
+        attention = self.layer.attn
+        return attention.q_norm(_heads(attention.qkv(normed).chunk(3, dim=-1)[0], attention.num_heads))
 
 
 def open_transformers(layer: Any) -> Opened | None:
@@ -205,6 +234,11 @@ def joined(*parts: Seen) -> Seen:
 def _heads(tokens: Tensor, heads: int) -> Tensor:
     """`[B, L, D]` to `[B, H, L, D / H]`."""
     return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _shares(query: Tensor, key: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    scores = scale * query @ key.transpose(-2, -1)
+    return (scores if mask is None else scores + mask).softmax(dim=-1)
 
 
 def _attend(query: Tensor, seen: Seen, mask: Tensor | None, scale: float) -> Tensor:

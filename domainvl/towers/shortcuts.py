@@ -77,16 +77,16 @@ def run_last_forked(block: Opened, state: TokenState) -> TokenState:
     back = block.enter(own.tokens)
     seen = joined(block.see(block.enter(state.tokens)), block.see(back))
     index = _read_positions(own, ())
-    mask = _rows_of(_own_mask(state.length, own), index)
-    return _narrowed(own, (), block.read(_picked(own.tokens, index), _picked(back, index), seen, mask))
+    mask = rows_of(_own_mask(state.length, own), index)
+    return _narrowed(own, (), block.read(picked(own.tokens, index), picked(back, index), seen, mask))
 
 
 def run_last(block: Opened, state: TokenState, reads: Collection[str]) -> TokenState:
     """The last block for the pooled token and the spans in `reads` alone, in this order."""
     normed = block.enter(state.tokens)
     index = _read_positions(state, reads)
-    mask = _rows_of(state.mask(), index)
-    tokens = block.read_few(_picked(state.tokens, index), _picked(normed, index), normed, mask)
+    mask = rows_of(state.mask(), index)
+    tokens = block.read_few(picked(state.tokens, index), picked(normed, index), normed, mask)
     return _narrowed(state, reads, tokens)
 
 
@@ -111,12 +111,12 @@ def _read_positions(state: TokenState, reads: Collection[str]) -> Tensor:
     return torch.cat([state.readout[:, None], *(span.expand(rows, -1) for span in spans)], dim=1)
 
 
-def _picked(tokens: Tensor, index: Tensor) -> Tensor:
+def picked(tokens: Tensor, index: Tensor) -> Tensor:
     """Tokens at positions `[B, Q]`, `[B, Q, D]`."""
     return tokens.gather(1, index[..., None].expand(-1, -1, tokens.shape[-1]))
 
 
-def _rows_of(mask: Tensor | None, index: Tensor) -> Tensor | None:
+def rows_of(mask: Tensor | None, index: Tensor) -> Tensor | None:
     """What the tokens at positions `[B, Q]` may see, `[B, 1, Q, L]`."""
     if mask is None:
         return None

@@ -14,8 +14,9 @@ others hold it in memory. MONAI runs with its defaults (float64) and with float3
 `crop` takes random 112 x 256 x 176 windows from a prepared volume, warm, and stacks them into batches of two, because
 a crop that is a view costs nothing until then. PersistentDataset reads float32 .pt files; CacheDataset holds float32
 in memory and copies each volume before random transforms unless copy_cache=False; TorchIO reads the prepared volume
-as .nii and draws four patches from each. Ours are int16, which is what goes to the device and becomes float32 there;
-`ours, float32` does that in the loader as the others do, and the column `float32` compares with it.
+as .nii and draws four patches from each. All end with the same batch: float32 `[2, 1, D, H, W]` in 0..1. Ours leave the
+loader as int16, and the device makes them float32; here the CPU does it, and it counts. The row below shows what is
+left where a GPU does it.
 
 Sides whose library is not installed are left out and named.
 """
@@ -98,21 +99,18 @@ def report(part: str, found: Mapping[str, Sequence[Mapping[str, float]]], rounds
     first = next(iter(found))
     base = {name: statistics.median(one["seconds"] for one in values) for name, values in found.items()}
     memory = statistics.median(one["peak"] for one in found[first])
-    # Ours leaves the loader as int16 and becomes float32 on the device; the others are float32 in the loader.
-    floats = base.get(f"{first}, float32")
     unit, scale = ("s", 1.0) if part == "prepare" else ("ms", 1000.0)
     print(f"\n{part}, CPU {unit} per {'volume' if part == 'prepare' else 'window'} (n = {rounds})")
-    heads = f"{'to ours':>8} {'float32' if floats else '':>8} {'peak MiB':>9} {'share':>6}"
+    heads = f"{'to ours':>8} {'peak MiB':>9} {'share':>6}"
     print(f"{'':38} {'median':>8} {'(range)':>17} {heads}")
     for name, values in found.items():
         seconds = [one["seconds"] * scale for one in values]
         middle, peak = statistics.median(seconds), statistics.median(one["peak"] for one in values)
         span = f"({min(seconds):.2f}-{max(seconds):.2f})"
         aim = TARGETS.get((part, name))
-        second = f"{base[name] / floats:7.2f}x" if floats else ""
-        ratios = f"{base[name] / base[first]:7.2f}x {second:8}"
+        ratio = f"{base[name] / base[first]:7.2f}x"
         note = f"  aimed at: {aim}" if aim else ""
-        print(f"{name:38} {middle:8.2f} {span:>17} {ratios} {peak:9.0f} {memory / peak:6.2f}{note}", flush=True)
+        print(f"{name:38} {middle:8.2f} {span:>17} {ratio} {peak:9.0f} {memory / peak:6.2f}{note}", flush=True)
 
 
 def same_voxels(setting: Setting) -> None:

@@ -174,27 +174,25 @@ def torchio_prepare(setting: Setting) -> Ready:
     return work
 
 
-def ours_crop(number: str) -> Callable[[Setting], Ready]:
-    """int16 windows from the mapped store, or the same as float32 in 0..1."""
+def ours_crop(finished: bool) -> Callable[[Setting], Ready]:
+    """Windows from the mapped store, stacked, and then normalised as data modules do; or stacked alone, int16."""
 
     def ready(setting: Setting) -> Ready:
         import torch
 
+        from domainvl.data.volume_preset import VolumePreset
         from domainvl.data.volumes import Entry
 
         entry = Entry(setting.prepared, setting.size, (), "")
         int(entry.voxels().sum(dtype=np.int64))
         starts = _starts(setting)
-
-        def window(start: Sequence[int]) -> torch.Tensor:
-            found = entry.crop(start, setting.window, -1024)
-            if number == "float32":
-                return found.to(torch.float32).sub_(LOW).div_(HIGH - LOW).clamp_(0, 1)
-            return found
+        preset = VolumePreset("", setting.spacing[::-1], setting.window, ((LOW, HIGH),))
 
         def work() -> int:
-            for first, second in zip(starts[::2], starts[1::2], strict=True):
-                torch.stack([window(first), window(second)])
+            for pair in zip(starts[::2], starts[1::2], strict=True):
+                batch = torch.stack([entry.crop(start, setting.window, preset.air) for start in pair])
+                if finished:
+                    preset.normalise(batch)
             return len(starts)
 
         return work
@@ -279,8 +277,8 @@ _READY: dict[tuple[str, str], Callable[[Setting], Ready]] = {
     ("prepare", "MONAI"): monai_prepare("MONAI"),
     ("prepare", "MONAI, float32"): monai_prepare("MONAI, float32"),
     ("prepare", "TorchIO"): torchio_prepare,
-    ("crop", "ours"): ours_crop("int16"),
-    ("crop", "ours, float32"): ours_crop("float32"),
+    ("crop", "ours"): ours_crop(True),
+    ("crop", "ours, int16, before its window"): ours_crop(False),
     ("crop", "MONAI PersistentDataset"): monai_crop("persistent"),
     ("crop", "MONAI CacheDataset"): monai_crop("cache"),
     ("crop", "MONAI CacheDataset, copy_cache=False"): monai_crop("cache, no copy"),

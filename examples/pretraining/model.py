@@ -22,7 +22,7 @@ CHANNEL_MEAN, CHANNEL_STD = 0.45, 0.27
 _PAD, _BOS, _MASK, _EOS = SPECIAL_TOKENS = ("<|pad|>", "<|startoftext|>", "<|mask|>", "<|endoftext|>")
 
 
-def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: list[str], context: int = CONTEXT) -> PreTrainedTokenizerFast:
     """Trains a lower-casing byte-level BPE, so that any text has tokens and "Pleural" is "pleural"."""
     core = Tokenizer(models.BPE())
     core.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
@@ -47,7 +47,7 @@ def train_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
         eos_token=_EOS,
         pad_token=_PAD,
         mask_token=_MASK,
-        model_max_length=CONTEXT,
+        model_max_length=context,
         padding_side="right",
     )
 

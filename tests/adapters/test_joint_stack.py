@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import library_toys
 import pytest
 import torch
 import torch.nn.functional as F
-import tower_toys
 from adapters.toys import Toy, attached, moved, pictures, toy
 from torch import Tensor, nn
 
@@ -19,8 +19,8 @@ INPUTS = TextInputs(torch.randint(5, 90, (2, 7), generator=torch.Generator().man
 
 def with_language_model() -> Toy:
     """A projection in front of another size than the joint space would be an error if it were used."""
-    image = TimmViT(tower_toys.timm_model("test_vit", img_size=32), nn.Linear(64, 24), "image")
-    text = HFLanguageModel(tower_toys.llm("Llama"), projection=nn.Linear(48, 7), path="text")
+    image = TimmViT(library_toys.timm_model("test_vit", img_size=32), nn.Linear(64, 24), "image")
+    text = HFLanguageModel(library_toys.llm("Llama"), projection=nn.Linear(48, 7), path="text")
     library = nn.ModuleDict({"image": image.model, "text": text.model})
     return Toy(library, image, text)
 

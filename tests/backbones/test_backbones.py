@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 
+import library_toys as library
 import open_clip
 import pytest
 import torch
-import tower_toys as toys
 from checkpoint_toys import BUILDERS, TEXTS, biomedclip, hf_clip, hf_siglip, open_clip_safetensors, pair
 from huggingface_hub import constants
 from PIL import Image
@@ -28,7 +28,7 @@ def test_loaded_features_equal_the_saved_model(saved):
     """Images exactly; texts to 4e-6, because open_clip runs all 16 positions where ours stop at the longest text."""
     # torch sums attention of frozen weights in another order, so both have to be frozen.
     backbone = saved.load().requires_grad_(False)
-    pixels = toys.images(saved.size)
+    pixels = library.images(saved.size)
     assert torch.equal(backbone.image(pixels), saved.image(pixels))
     inputs = backbone.tokenize(TEXTS)
     torch.testing.assert_close(backbone.text(inputs), saved.text(inputs), atol=4e-6, rtol=0.0)
@@ -67,12 +67,12 @@ def test_texts_are_cut_and_masked(saved):
     backbone = saved.load()
     inputs = backbone.tokenize(TEXTS)
     long = backbone.tokenize(["chest " * 100])
-    assert long.ids.shape[1] == toys.CONTEXT
+    assert long.ids.shape[1] == library.CONTEXT
     assert backbone.tokenize(["finding"]).keep is None
     if inputs.keep is None:
-        assert inputs.ids.shape[1] == toys.CONTEXT
+        assert inputs.ids.shape[1] == library.CONTEXT
     else:
-        assert inputs.keep.sum(1).max() == inputs.ids.shape[1] < toys.CONTEXT
+        assert inputs.keep.sum(1).max() == inputs.ids.shape[1] < library.CONTEXT
         assert not inputs.keep.all()
         assert (inputs.keep[:, 1:] <= inputs.keep[:, :-1]).all()
     with pytest.raises(TypeError, match="give a list of texts"):
@@ -88,7 +88,7 @@ def test_biomedclip_takes_its_text_config_from_another_folder(tmp_path):
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "clip" / name).rename(tmp_path / "bert" / name)
     backbone = OpenClip(str(tmp_path / "clip"), text_model=str(tmp_path / "bert"))
-    assert backbone.tokenize(TEXTS).ids[0, 0] == toys.START
+    assert backbone.tokenize(TEXTS).ids[0, 0] == library.START
 
 
 def test_open_clip_tokenizer_is_the_library_s_own(tmp_path):

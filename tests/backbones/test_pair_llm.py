@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 
+import library_toys as library
 import pytest
 import torch
-import tower_toys as toys
 from checkpoint_toys import TEXTS, pair, pair_llm
 from safetensors.torch import load_file, save_file
 
 from domainvl.adapters import LoRA
+from domainvl.backbones import Pair
 from domainvl.towers import HFLanguageModel, LatentAttention
 
 
@@ -62,7 +63,7 @@ def test_latent_attention_comes_with_the_checkpoint_or_from_the_seed(tmp_path):
     assert torch.equal(backbone.text.latent.latents, again.text.latent.latents)
     assert backbone.text.latent.latents.shape == (512, 48)
     assert backbone.spec() == again.spec()
-    published = toys.shuffled(LatentAttention(48, latents=7))
+    published = library.shuffled(LatentAttention(48, latents=7))
     path = sorted((tmp_path / "llm").glob("*.safetensors"))[0]
     weights = load_file(path) | {f"latent_attn.{name}": value for name, value in published.state_dict().items()}
     index = json.loads((tmp_path / "llm" / "model.safetensors.index.json").read_text())
@@ -79,6 +80,19 @@ def test_latent_attention_comes_with_the_checkpoint_or_from_the_seed(tmp_path):
     save_file(weights, path, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"built otherwise; missing \['mlp.0.bias'\]"):
         saved.load()
+
+
+@pytest.mark.parametrize(
+    "options", [{"pooling": "last"}, {"context": 12}, {"instruction": "no finding"}, {"causal": True}], ids=str
+)
+def test_how_texts_are_read_is_part_of_the_name(tmp_path, options):
+    first = pair_llm(tmp_path).load()
+    places = {"image": str(tmp_path / "image"), "text": str(tmp_path / "llm")}
+    plain, again, other = (Pair(**places, out_dim=24, **chosen).spec() for chosen in ({}, {}, options))
+    assert plain == again == first.spec()
+    assert plain.weights == other.weights
+    assert plain.reading != other.reading
+    assert plain.digest != other.digest
 
 
 def test_lora_learns_in_the_language_model(tmp_path):
@@ -113,7 +127,5 @@ def test_options_that_do_not_fit(tmp_path, options, message):
 @pytest.mark.parametrize("options", [{"instruction": "read"}, {"causal": True}])
 def test_options_of_language_models_are_refused_for_bert(tmp_path, options):
     pair(tmp_path)
-    from domainvl.backbones import Pair
-
     with pytest.raises(ValueError, match="are for language models"):
         Pair(str(tmp_path / "image"), str(tmp_path / "text"), **options)

@@ -51,3 +51,29 @@ def test_cells_of_other_data_are_told(capsys):
     said = capsys.readouterr().err
     assert "warning: a: test split is not the same in all cells (s and u)" in said
     assert "1 shots of seed 1" in said
+
+
+def test_trained_parameters_stand_beside_the_numbers(capsys):
+    def cell(adapter, shots, count):
+        interval = {"value": 0.5, "low": 0.4, "high": 0.6}
+        part = {"adapted": {"accuracy": interval}, "split": "s", "n": {"images": 9, "patients": 3}}
+        return {
+            "dataset": "set",
+            "protocol": "few-shot",
+            "adapter": adapter,
+            "shots": shots,
+            "seed": 1,
+            "seconds": 1.0,
+            "cell": f"{adapter}{shots}",
+            "multilabel": False,
+            "hashes": {},
+            "trained": {"parameters": count},
+            "parts": {"all": part},
+        }
+
+    found = table.rows([cell("LoRA", 1, 46080), cell("Tip", 1, 1500), cell("Tip", 4, 6000)])
+    assert [row["parameters"] for row in found] == [46080, 1500, 6000]
+    table.show(found)
+    said = capsys.readouterr().out
+    assert "46,080" in said
+    assert "1,500 to 6,000" in said

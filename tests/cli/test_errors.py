@@ -38,6 +38,7 @@ ROWS = [
         "model.parts.one.width",
     ),
     ({}, {"model.parts.onne.width": "4"}, "model.parts has no entry 'onne'; it has one", "model.parts.one.width"),
+    ({}, {"model.parts.onne": "null"}, "model.parts has no entry 'onne'; it has one", "model.parts.one"),
     # classes
     ({f"{MODEL}.part": {"class_path": "Smal"}}, {}, "model.part: there is no class 'Smal'; classes are", "Small"),
     ({f"{MODEL}.part": {"class_path": "toy_cli.Smal"}}, {}, "model.part: there is no class 'Smal'", "Small"),

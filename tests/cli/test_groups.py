@@ -1,6 +1,7 @@
 """Settings that come in groups (`data.loading`): one of them is changed, the others keep their values."""
 
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from domainvl.commands import parser as parsing
 from domainvl.data import Loading, SplitRule, TextViews
 from domainvl.errors import CommandError
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 BASE = """
 model: {class_path: Classification, init_args: {backbone: {class_path: HuggingFace, init_args: {name: "builtin:tiny"}}}}
 data: {class_path: ChestXrays, init_args: {shots: 2, loading: {batch_size: 5, memory: 1.5}}}
@@ -106,3 +108,13 @@ def test_mistakes_in_a_group_are_named_with_their_key(tmp_path, text, overrides,
     assert says in lines[0]
     assert [line for line in lines if "did you mean" in line] == ([f"did you mean: {meant}?"] if meant else [])
     assert not meant or lines[-1].endswith("--help ChestXrays")
+
+
+@pytest.mark.parametrize("value", ["null", "~"])
+def test_an_objective_is_switched_off_from_the_command_line(value):
+    recipe = recipes.load([RECIPES / "cxr.yaml"])
+    overrides = {"model.objectives.stay_image": value, "model.objectives.stay_text.weight": "3"}
+    parser, parsed = parsing.parse("fit", recipes.switch_classes(recipe, overrides), overrides)
+    objectives = parser.instantiate(parsed).model.objectives
+    assert list(objectives) == ["class_head", "representation_head", "stay_text"]
+    assert objectives["stay_text"].weight == 3

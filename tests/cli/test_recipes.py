@@ -55,6 +55,18 @@ def test_a_class_from_the_command_line_drops_the_old_settings(key, value, settin
     assert recipe["model"]["init_args"]["part"]["class_path"] == "L"
 
 
+@pytest.mark.parametrize("key", ["model.parts.one", "model.init_args.parts.one"])
+@pytest.mark.parametrize("value", ["null", "~"])
+def test_an_entry_of_a_map_is_switched_off(key, value):
+    parts = {"one": {"class_path": "L"}, "two": {"class_path": "L", "init_args": {"r": 1}}}
+    recipe = {"model": {"class_path": "T", "init_args": {"parts": parts}}}
+    found = recipes.switch_classes(recipe, {key: value})
+    assert found["model"]["init_args"]["parts"] == {**parts, "one": None}
+    assert recipes.off(found, key, value)
+    assert not recipes.off(found, "model.parts.two.r", value)
+    assert not recipes.off(found, "model.parts.three", value)
+
+
 def test_base_is_relative_and_is_merged_below(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "root.yaml").write_text("a: 1\nb: {x: 1, y: 1}\n")

@@ -248,6 +248,13 @@ def test_stores_and_volumes_can_be_sent_to_workers(scans, store):
     assert len(pickle.dumps(store)) + len(pickle.dumps(entry)) < 4000
 
 
+def test_another_process_may_rename_its_draft_while_volumes_are_listed(scans, store):
+    store.folder.mkdir(parents=True)
+    # A link that leads nowhere is listed and has no size, as a draft that was renamed in between.
+    (store.folder / ".draft.npy").symlink_to(store.folder / "gone.npy")
+    assert all(isinstance(one, Entry) for one in store.prepare(jobs(scans)[:2]))
+
+
 def test_a_budget_of_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="budget is 0 GiB; it must be positive"):
         VolumeStore(tmp_path, PLAN, budget=0)

@@ -296,7 +296,7 @@ def test_nobody_gets_a_second_view_unasked(tmp_path):
     trainer(tmp_path, 1).fit(task, Reports(tmp_path))
     assert all("image@second" not in batch for batch in task.batches)
     task.second_view = True
-    with pytest.raises(ValueError, match=r"asks for a second view .*data\.augment is null"):
+    with pytest.raises(ValueError, match=r"a second view .*data\.augment is null; set data\.augment \(\{\} for"):
         trainer(tmp_path, 1).fit(task, Reports(tmp_path))
     task.batches.clear()
     trainer(tmp_path).predict(task, Reports(tmp_path))

@@ -26,7 +26,7 @@ def test_our_side_runs_and_what_is_left_out_is_named():
     assert done.returncode == 0, done.stderr
     rows = [line.split("  ")[0] for line in done.stdout.splitlines()]
     assert rows.count("ours") == 2
-    assert "ours, float32" in rows
+    assert "ours, int16, before its window" in rows
     for library, side in (("nibabel", "MONAI"), ("torchio", "TorchIO")):
         left_out = any(line.startswith("not installed") and library in line for line in done.stdout.splitlines())
         assert left_out != any(row.startswith(side) for row in rows)

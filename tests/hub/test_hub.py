@@ -242,6 +242,7 @@ def test_a_damaged_folder_is_refused(saved, damage, message):
     ("changes", "message"),
     [
         ({"weights": "bbbbbbbbbbbb", "name": "other/clip"}, r"trained on Toy\('someone/toy'.*is Toy\('other/clip'"),
+        ({"reading": "mean"}, "read by the checkpoint, but the backbone here reads mean"),
         ({"preset": "cccccccccccc"}, r"preprocessing preset \w{12}, but .* has cccccccccccc"),
     ],
 )
@@ -255,6 +256,13 @@ def test_the_wrong_base_model_is_refused_with_both_names(saved, changes, message
 def test_the_same_weights_under_another_name_are_the_same_model(saved):
     spec = replace(toy("hf_clip").spec(), name="a-local-copy", revision=None)
     assert hub.read_adapter(saved, spec).card.adapter == "MMRL"
+
+
+def test_a_folder_that_does_not_say_how_texts_are_read_is_still_read(saved):
+    values = json.loads((saved / "domainvl.json").read_text())
+    del values["backbone"]["reading"]
+    (saved / "domainvl.json").write_text(json.dumps(values))
+    assert load(saved, toy("hf_clip"))[1].backbone == toy("hf_clip").spec()
 
 
 def test_a_probe_asks_for_the_class_features(tmp_path):

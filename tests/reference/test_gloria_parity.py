@@ -8,17 +8,17 @@ import pytest
 import torch
 from golden import GRADIENT, LOSS, gap, record, relative
 
-from domainvl.objectives import Context, GloriaLocal, gloria
+from domainvl.objectives import Context, GloriaLocal, _scored
 
 FOUND, _ = record("gloria")
 CONTEXT = Context(scale=torch.tensor(1.0), epoch=0)
 
 
-@pytest.mark.parametrize("at_once", [gloria.AT_ONCE, 1])
+@pytest.mark.parametrize("at_once", [_scored.AT_ONCE, 1])
 @pytest.mark.parametrize("aggregate", ["sum", "mean"])
 def test_local_loss(aggregate, at_once, monkeypatch):
     """Whole and text by text."""
-    monkeypatch.setattr(gloria, "AT_ONCE", at_once)
+    monkeypatch.setattr(_scored, "AT_ONCE", at_once)
     features = {f"{side}.tokens": FOUND[f"in/{side}"].clone().requires_grad_() for side in ("image", "text")}
     masks = {"image.mask": torch.ones(5, 12, dtype=torch.bool), "text.mask": FOUND["in/mask"]}
     loss = GloriaLocal(aggregate=aggregate)(features | masks, {}, CONTEXT)["loss"]

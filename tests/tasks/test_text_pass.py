@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,9 +12,11 @@ from checkpoint_toys import BUILDERS, pair, pair_llm
 from lightning.pytorch import seed_everything
 from tasks.test_alignment import Pairs, trainer
 
+from domainvl import samples
 from domainvl.adapters import MMRL, VPT, CLIPAdapter, CoCoOp, Compose, CoOp, JointStack, LinearProbe, LoRA
 from domainvl.adapters.base import Adapter
 from domainvl.backbones import Pair
+from domainvl.cli import main
 from domainvl.objectives import InfoNCE
 from domainvl.speed import FAST, Speed
 from domainvl.tasks import Alignment
@@ -21,6 +24,7 @@ from domainvl.tasks.pairs import PairPass
 from domainvl.tasks.text_pass import TextPass, leaves_texts_alone
 from domainvl.towers.locals import pool_words
 
+RECIPE = Path(__file__).parents[2] / "recipes" / "cxr-align-llm.yaml"
 TEXTS = [
     "A chest x-ray. No large effusion",
     "finding",
@@ -253,3 +257,26 @@ def test_alignment_reads_reports_once(tmp_path, monkeypatch):
     computed.clear()
     torch.testing.assert_close(trained(1.0), plain, atol=1e-6, rtol=1e-5)
     assert not computed
+
+
+@pytest.mark.slow
+def test_a_second_run_of_the_recipe_reads_its_reports_from_disk(tmp_path, own_cache, monkeypatch):
+    """The language model computes every text once, in the first run."""
+    folder = samples.write("cxr-reports", tmp_path / "archive", seed=3, patients=40)
+    computed = []
+    compute = TextPass._compute
+    monkeypatch.setattr(TextPass, "_compute", lambda self, texts: computed.append(len(texts)) or compute(self, texts))
+
+    def run(name):
+        computed.clear()
+        few = ["--trainer.max_epochs", "1", "--data.loading.batch_size", "8"]
+        words = ["fit", str(RECIPE), "--data.root", str(folder), *few, "--run-dir", str(tmp_path / name)]
+        assert main(words) == 0
+        return sum(computed), (tmp_path / name / "predictions.csv").read_bytes()
+
+    (first, found), (second, again) = run("first"), run("second")
+    files = {file: file.stat().st_size for file in (own_cache / "texts").rglob("*.bin")}
+    assert files
+    assert first > 0
+    assert second == 0
+    assert again == found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import library_toys as library
 import pytest
 import torch
-import tower_toys as toys
 from torch import nn
 from transformers import LlamaConfig, LlamaModel
 
@@ -30,7 +30,7 @@ def tokens_of(tower: HFLanguageModel, inputs: TextInputs) -> torch.Tensor:
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
 def test_masks_are_the_library_s_own(kind, side):
-    model, keep = toys.llm(kind), PADDED[side]
+    model, keep = library.llm(kind), PADDED[side]
     inputs = TextInputs(IDS, keep)
     causal = tokens_of(HFLanguageModel(model, causal=True), inputs)
     theirs = model(IDS, attention_mask=keep.long()).last_hidden_state
@@ -47,9 +47,9 @@ def test_masks_are_the_library_s_own(kind, side):
 @pytest.mark.parametrize("pooling", ["mean", "last", "latent"])
 @torch.no_grad()
 def test_the_side_of_the_padding_does_not_matter(pooling):
-    latent = toys.shuffled(LatentAttention(48, 6, 4)) if pooling == "latent" else None
-    tower = HFLanguageModel(toys.llm("Qwen3"), pooling, latent=latent)
-    right = torch.where(PADDED["right"], IDS, toys.PAD)
+    latent = library.shuffled(LatentAttention(48, 6, 4)) if pooling == "latent" else None
+    tower = HFLanguageModel(library.llm("Qwen3"), pooling, latent=latent)
+    right = torch.where(PADDED["right"], IDS, library.PAD)
     left = torch.stack([row.roll(9 - int(length)) for row, length in zip(right, LENGTHS, strict=True)])
     features = [tower(TextInputs(ids, PADDED[side])) for side, ids in (("right", right), ("left", left))]
     # Rotations by other angles round otherwise: 1.5e-6 measured.
@@ -61,7 +61,7 @@ def test_the_side_of_the_padding_does_not_matter(pooling):
 @pytest.mark.parametrize("causal", [False, True])
 @torch.no_grad()
 def test_who_sees_the_last_word(causal):
-    tower = HFLanguageModel(toys.llm("Llama"), causal=causal)
+    tower = HFLanguageModel(library.llm("Llama"), causal=causal)
     changed = IDS.clone()
     changed[:, -1] = 95
     moved = (tokens_of(tower, TextInputs(IDS)) - tokens_of(tower, TextInputs(changed))).abs().amax(dim=(0, 2))
@@ -71,7 +71,7 @@ def test_who_sees_the_last_word(causal):
 
 @torch.no_grad()
 def test_instructions_are_read_and_not_pooled():
-    tower = HFLanguageModel(toys.llm("Llama"))
+    tower = HFLanguageModel(library.llm("Llama"))
     said = PADDED["right"] & (PLACE >= 3)
     inputs = TextInputs(IDS, PADDED["right"], pooled=said)
     tokens = tokens_of(tower, inputs)
@@ -87,7 +87,7 @@ def test_instructions_are_read_and_not_pooled():
 
 @torch.no_grad()
 def test_a_text_of_nothing_is_zero():
-    tower = HFLanguageModel(toys.llm("Llama"))
+    tower = HFLanguageModel(library.llm("Llama"))
     nothing = torch.zeros(2, 3, dtype=torch.bool)
     assert not tower(TextInputs(IDS[:2, :3], torch.ones_like(nothing), pooled=nothing)).any()
     assert torch.isfinite(tower(TextInputs(IDS[:2, :3], nothing, pooled=nothing))).all()
@@ -97,7 +97,9 @@ def test_latent_attention_is_each_sample_by_itself():
     """As the paper says it: the tokens of one text ask, the dictionary answers, the mean of the MLP is the feature."""
     module = LatentAttention(16, latents=5, heads=2)
     tower = HFLanguageModel(
-        toys.shuffled(LlamaModel(LlamaConfig(**{**toys.LLM, "hidden_size": 16}))), "latent", latent=module
+        library.shuffled(LlamaModel(LlamaConfig(**{**library.LLM, "hidden_size": 16}))),
+        "latent",
+        latent=module,
     )
     inputs = TextInputs(IDS, PADDED["right"])
     found = tower(inputs)
@@ -133,7 +135,7 @@ def test_latent_attention_is_each_sample_by_itself():
 
 
 def test_windows_bound_the_context():
-    model = toys.llm("Mistral")
+    model = library.llm("Mistral")
     model.config.sliding_window = 8
     tower = HFLanguageModel(model)
     assert tower.context == 8
@@ -144,10 +146,10 @@ def test_windows_bound_the_context():
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: HFLanguageModel(toys.bert()), "model_type 'bert' is not supported"),
-        (lambda: HFLanguageModel(toys.llm("Llama"), "cls"), "not one of mean, last, latent"),
-        (lambda: HFLanguageModel(toys.llm("Llama"), "latent"), "needs a LatentAttention"),
-        (lambda: HFLanguageModel(toys.llm("Llama"), latent=LatentAttention(48, 4, 4)), "the others take none"),
+        (lambda: HFLanguageModel(library.bert()), "model_type 'bert' is not supported"),
+        (lambda: HFLanguageModel(library.llm("Llama"), "cls"), "not one of mean, last, latent"),
+        (lambda: HFLanguageModel(library.llm("Llama"), "latent"), "needs a LatentAttention"),
+        (lambda: HFLanguageModel(library.llm("Llama"), latent=LatentAttention(48, 4, 4)), "the others take none"),
         (lambda: LatentAttention(20), "width 20 is no multiple of heads=8"),
     ],
 )
@@ -157,7 +159,7 @@ def test_what_is_not_supported_is_refused_by_name(build, message):
 
 
 def test_frozen_blocks_run_in_bf16():
-    tower = HFLanguageModel(toys.llm("Llama"), projection=nn.Linear(48, 8))
+    tower = HFLanguageModel(library.llm("Llama"), projection=nn.Linear(48, 8))
     inputs = TextInputs(IDS, PADDED["right"])
     exact = tower(inputs)
     tower.cast_blocks(torch.bfloat16)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import library_toys as library
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
-import tower_toys as toys
 from tower_toys import IMAGES, toy
 from tower_toys import TEXTS as ALL_TEXTS
 from tower_toys import TOYS as ALL
@@ -71,8 +71,8 @@ def test_what_padding_says_changes_nothing(name):
         # Their masks come with the inputs, so even words in the place of padding must not be seen.
         same = TextInputs(changed, keep)
     else:
-        same = TextInputs(torch.where(keep, ids, ids.new_tensor(toys.PAD)), keep)
-    longer = TextInputs(F.pad(ids, (0, 3), value=1 if name == "roberta" else toys.PAD), F.pad(keep, (0, 3)))
+        same = TextInputs(torch.where(keep, ids, ids.new_tensor(library.PAD)), keep)
+    longer = TextInputs(F.pad(ids, (0, 3), value=1 if name == "roberta" else library.PAD), F.pad(keep, (0, 3)))
     expected, mask = one.tower.locals(finished(name))
     for other in (same, longer):
         tokens, seen = one.tower.locals(finished(name, other))
@@ -140,9 +140,9 @@ def test_a_picture_of_one_patch_pools_to_its_local_feature(name):
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet"])
 @torch.no_grad()
 def test_cells_of_a_cnn(name):
-    model = toys.shuffled(timm.create_model(name, pretrained=False, num_classes=7))
+    model = library.shuffled(timm.create_model(name, pretrained=False, num_classes=7))
     tower = timm_tower(model)
-    state = tower.run(tower.embed(toys.images(64)))
+    state = tower.run(tower.embed(library.images(64)))
     tokens, mask = tower.locals(state)
     assert tokens.shape == (3, state.grid[0] * state.grid[1], 7)
     assert mask.all()
@@ -192,10 +192,10 @@ def test_structured_inputs_say_what_is_content(name):
 @torch.no_grad()
 def test_padding_that_made_room_comes_back():
     """Learned vectors push padding out of the context; words keep their columns."""
-    tower, inputs = toy("hf_clip_text").tower, toys.texts(LENGTHS, toys.CONTEXT)
+    tower, inputs = toy("hf_clip_text").tower, library.texts(LENGTHS, library.CONTEXT)
     new = 0.1 * torch.randn(3, tower.width)
     state = tower.run(tower.embed(inputs, lambda state, _: state.insert(new, at=state.prefix, name="words")))
-    assert state.length == toys.CONTEXT
+    assert state.length == library.CONTEXT
     tokens, mask = own_tokens(state)
     assert tokens.shape[:2] == mask.shape == inputs.ids.shape
     assert torch.equal(tokens[0, 1:8], state.tokens[0, 4:11])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import library_toys as library
 import pytest
 import torch
-import tower_toys as toys
 from torch import Tensor, nn
 from tower_toys import TEXTS, TOYS, Toy, toy
 
@@ -231,6 +231,6 @@ def test_a_tower_without_blocks_stays_in_fp32():
 
     from domainvl.towers import timm_tower
 
-    tower = timm_tower(toys.shuffled(timm.create_model("test_resnet", num_classes=0)))
+    tower = timm_tower(library.shuffled(timm.create_model("test_resnet", num_classes=0)))
     with pytest.raises(TypeError, match="TimmCNN has no blocks"):
         tower.cast_blocks(torch.bfloat16)

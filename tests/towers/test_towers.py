@@ -6,19 +6,22 @@ import math
 import re
 from dataclasses import replace
 
+import library_toys as library
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
 import tower_toys as toys
+from library_toys import CONTEXT
+from open_clip.model import CLIP
 from torch import Tensor, nn
-from tower_toys import CONTEXT, IMAGES, TEXTS, TOYS, Toy, toy
+from tower_toys import IMAGES, TEXTS, TOYS, Toy, toy
 from transformers import BertConfig, BertModel, DistilBertConfig, DistilBertModel, SiglipConfig, SiglipModel
 
 from domainvl.adapters._towers import require_token_editing
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
-from domainvl.towers import HFSiglipImage, HFText, TimmCNN, TimmViT, open_clip_towers, timm_tower
+from domainvl.towers import HFClipImage, HFSiglipImage, HFText, TimmCNN, TimmViT, open_clip_towers, timm_tower
 
 # CLIP of open_clip adds its whole position table, so the library runs 16 positions where the tower runs 9; matrix
 # products of another shape are summed in another order.
@@ -139,7 +142,7 @@ def test_longer_padding_changes_nothing(name):
     """Attention over more (masked) keys is summed in another order: 1.1e-6 measured."""
     one = toy(name)
     ids, keep = one.padded.ids, one.padded.keep
-    pad = 1 if name in ("roberta", "text_longformer") else toys.PAD
+    pad = 1 if name in ("roberta", "text_longformer") else library.PAD
     longer = TextInputs(F.pad(ids, (0, 5), value=pad), F.pad(keep, (0, 5)))
     torch.testing.assert_close(one.tower(longer), one.tower(one.padded), atol=4e-6, rtol=0.0)
     alone = TextInputs(ids[1:2, :4])
@@ -217,8 +220,8 @@ def test_inserted_words_equal_written_ones(name):
     keep = None if spelled.keep is None else spelled.keep[:, 2:]
     if one.fixed:
         # Fixed-length texts give up two padding positions for two inserted words.
-        ids = F.pad(ids, (0, 2), value=toys.PAD)
-    table = next(m for m in one.tower.modules() if isinstance(m, nn.Embedding) and len(m.weight) == toys.VOCAB)
+        ids = F.pad(ids, (0, 2), value=library.PAD)
+    table = next(m for m in one.tower.modules() if isinstance(m, nn.Embedding) and len(m.weight) == library.VOCAB)
     missing = table(spelled.ids[:, prefix : prefix + 2])
 
     def words(state: TokenState, inputs: TextInputs) -> TokenState:
@@ -300,9 +303,9 @@ def test_rotary_tables_follow_the_patches(name):
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet"])
 @torch.no_grad()
 def test_a_cnn_gives_features_and_refuses_tokens(name):
-    model = toys.shuffled(timm.create_model(name, pretrained=False, num_classes=7))
+    model = library.shuffled(timm.create_model(name, pretrained=False, num_classes=7))
     tower = timm_tower(model)
-    pixels = toys.images(64)
+    pixels = library.images(64)
     assert isinstance(tower, TimmCNN)
     assert torch.equal(tower(pixels), model(pixels))
     assert tower.out_dim == 7
@@ -352,23 +355,26 @@ REFUSED = {
         ),
         "as decoder is not supported",
     ),
-    "pooler that is not there": (lambda: HFText(toys.bert(), "pooler"), "pooling layer"),
-    "pooling": (lambda: HFText(toys.bert(), "max"), "not one of cls, mean, pooler"),
+    "pooler that is not there": (lambda: HFText(library.bert(), "pooler"), "pooling layer"),
+    "pooling": (lambda: HFText(library.bert(), "max"), "not one of cls, mean, pooler"),
     "siglip without head": (lambda: HFSiglipImage(_siglip_without_head()), "no pooling head"),
     "openai resnet": (
-        lambda: open_clip_towers(toys.CLIP(24, {"layers": (1, 1, 1, 1), "width": 16, "image_size": 32}, toys.TEXT)),
+        lambda: open_clip_towers(CLIP(24, {"layers": (1, 1, 1, 1), "width": 16, "image_size": 32}, library.TEXT)),
         "ModifiedResNet is not supported",
     ),
-    "openclip patch dropout": (lambda: open_clip_towers(toys.openclip_clip(patch_dropout=0.5)), "patch_dropout=0"),
-    "max pooler": (lambda: open_clip_towers(toys.openclip_biomed("max_pooler")), "MaxPooler of HFTextEncoder"),
+    "openclip patch dropout": (
+        lambda: open_clip_towers(library.openclip_clip(patch_dropout=0.5)),
+        "patch_dropout=0",
+    ),
+    "max pooler": (lambda: open_clip_towers(library.openclip_biomed("max_pooler")), "MaxPooler of HFTextEncoder"),
     "flash attention": (lambda: _with_attention("flex_attention"), "set_attn_implementation"),
 }
 
 
 def _with_attention(kind: str) -> Tensor:
-    model = toys.hf_clip("sdpa", toys.END)
+    model = library.hf_clip("sdpa", library.END)
     model.vision_model.config._attn_implementation = kind
-    return toys.HFClipImage(model)(toys.images())
+    return HFClipImage(model)(library.images())
 
 
 @pytest.mark.parametrize("case", REFUSED)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import library_toys as library
 import pytest
 import timm
 import torch
-import tower_toys as toys
 from tower_toys import toy
 
 from domainvl.towers import HFClipImage, Inflated, Slices, TimmViT
@@ -69,7 +69,7 @@ def test_what_is_trained_and_what_is_not():
     volume = torch.randn(1, 1, 6, 32, 32)
     tower(volume).sum().backward()
     assert float(tower.depth_positions.grad.abs().max()) > 0
-    model = toys.hf_clip("sdpa", toys.END).requires_grad_(True)
+    model = library.hf_clip("sdpa", library.END).requires_grad_(True)
     whole = Inflated(HFClipImage(model), (4, 32, 32), 2)
     assert whole.patch.weight.requires_grad
 
@@ -132,10 +132,10 @@ def test_chunks_change_nothing(chunk):
 def test_slices_of_a_cnn():
     from domainvl.towers import timm_tower
 
-    model = toys.shuffled(timm.create_model("test_resnet", pretrained=False, num_classes=0))
+    model = library.shuffled(timm.create_model("test_resnet", pretrained=False, num_classes=0))
     tower = Slices(timm_tower(model))
     assert not tower.token_editing
-    volume = toys.volumes(4, 64, 64)
+    volume = library.volumes(4, 64, 64)
     planar = model(volume[0].transpose(0, 1).expand(-1, 3, -1, -1)).mean(dim=0)
     torch.testing.assert_close(tower(volume)[0], planar, atol=4e-6, rtol=1e-5)
 
