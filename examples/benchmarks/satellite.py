@@ -100,7 +100,7 @@ def our_loader(scene: Path, training: bool, tiles: int) -> Iterator[Any]:
     while tiles > 0:
         for batch in image_loader(images, sampler, loading):
             yield decoder.finish(batch["image"])
-            tiles -= BATCH
+            tiles -= len(batch["image"])
         sampler.set_epoch(sampler.epoch + 1)
 
 
@@ -141,7 +141,7 @@ def their_loader(scene: Path, training: bool, tiles: int) -> Iterator[Any]:
     while tiles > 0:
         for batch in DataLoader(dataset, batch_size=BATCH, sampler=sampler, collate_fn=stack_samples):
             yield normalised(batch["image"])
-            tiles -= BATCH
+            tiles -= len(batch["image"])
 
 
 Side = tuple[Callable[[Path, bool, int], Iterator[Any]], bool, int, int]
