@@ -3,9 +3,9 @@
     python examples/benchmarks/satellite_map.py
 
 Writes a scene of --side pixels out of one of the sample set's, repeated (uint16, 4 bands, deflate in blocks of 512),
-and maps it with the built-in model in two ways: at once, and killed (SIGKILL, with its reader) after --kill seconds and
-called again. Memory is the sum over the process and its reader of the proportional set size, asked twice a second; idle
-is the peak of the same command on a scene of one tile.
+and maps it with the built-in model in two ways: at once, and killed (SIGKILL, with its reader) after a --kill share of
+the rows and called again. Memory is the sum over the process and its reader of the proportional set size, asked twice a
+second; idle is the peak of the same command on a scene of one tile.
 """
 
 from __future__ import annotations
@@ -68,6 +68,12 @@ def memory(process: int) -> float:
     return total / 1024
 
 
+def scored(out: Path) -> float:
+    """Share of the rows of tiles that a map has."""
+    done = out / "scores" / "done.bin"
+    return float(np.fromfile(done, np.uint8).mean()) if done.exists() else 0.0
+
+
 def run(scene: Path, out: Path, tiling: Sequence[str], kill: float | None = None) -> tuple[float, float, float]:
     """Peak memory in MiB, seconds, CPU seconds."""
     command = [sys.executable, "-m", "domainvl", "map", str(ROOT / "recipes" / "satellite.yaml")]
@@ -78,7 +84,7 @@ def run(scene: Path, out: Path, tiling: Sequence[str], kill: float | None = None
         peak = 0.0
         while process.poll() is None:
             peak = max(peak, memory(process.pid))
-            if kill is not None and time.monotonic() - began > kill:
+            if kill is not None and scored(out) > kill:
                 os.killpg(process.pid, signal.SIGKILL)
             time.sleep(0.5)
         if process.returncode not in (0, -signal.SIGKILL):
@@ -112,7 +118,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=20_000)
     parser.add_argument("--overlap", type=int, default=0, help="pixels that tiles share")
     parser.add_argument("--reduce", type=int, default=1, help="tiles are 96 x 96 after they were reduced so much")
-    parser.add_argument("--kill", type=float, default=40.0, help="seconds until the second run is killed")
+    parser.add_argument("--kill", type=float, default=0.3, help="share of rows after which the second run is killed")
     options = parser.parse_args()
     print(f"{processor()}, {os.environ.get('OMP_NUM_THREADS', 'all')} threads, load {os.getloadavg()[0]:.1f}")
     settings = {"size": 96 * options.reduce, "overlap": options.overlap, "reduce": options.reduce}
@@ -136,8 +142,8 @@ def main() -> None:
             print(check(folder / "whole" / name, folder / "large.tif"), flush=True)
         run(folder / "large.tif", folder / "killed", tiling, kill=options.kill)
         left = [name for name in FILES if (folder / "killed" / name).exists()]
-        done = np.fromfile(folder / "killed" / "scores" / "done.bin", np.uint8)
-        print(f"killed with {done.sum()} of {len(done)} rows scored and {len(left)} files written")
+        share = scored(folder / "killed")
+        print(f"killed with {share:.0%} of the rows scored and {len(left)} files written", flush=True)
         run(folder / "large.tif", folder / "killed", tiling)
         for name in FILES:
             digests = {hashlib.sha256((folder / one / name).read_bytes()).hexdigest() for one in ("whole", "killed")}
