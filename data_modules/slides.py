@@ -164,6 +164,7 @@ class WholeSlides(DataModule):
         self.rejects.add(Reject(record.row, record.path, reason) for record, reason in bad)
         self._tell_damaged(records)
         self.rejects.flush()
+        self.rejects.check()
         embedder = decoder.embedder
         made, tiles = (0, 0) if embedder is None else (embedder.made, embedder.tiles)
         seconds = time.monotonic() - began
@@ -172,10 +173,11 @@ class WholeSlides(DataModule):
     @property
     def decoder(self) -> SlideDecoder:
         """Features from files, embedded when they are not there yet."""
-        if self._decoder is None:
+        folder = self._folder_of_files()
+        if self._decoder is None or self._decoder.files.folder != folder:
             backbone, device = self._encoder or self._task_encoder()
             maker = maker_of(backbone, self.plan)
-            files = SlideFiles(self._folder_of_files(), maker, self._resolutions)
+            files = SlideFiles(folder, maker, self._resolutions)
             workers = self.loading.readers
             embedder = SlideEmbedder(backbone, device, self.plan, files, self.embedding.batch_size, workers)
             self._decoder = SlideDecoder(files, embedder, self.embedding)

@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data_modules import TilePlan, WholeSlides
 from domainvl.adapters._bags import shares
 from domainvl.backbones import HuggingFace
-from domainvl.cache import cache_root
 from domainvl.data.feature_file import read_features
 from domainvl.hub import load_adapter
+from domainvl.recipes import load
 from domainvl.samples import cached
 from domainvl.samples.slides import TRUTH_STEP
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "slides.yaml"
 
 
 def check_slides(run: Path) -> None:
@@ -33,12 +36,13 @@ def tile_areas(run: Path) -> list[float]:
     backbone = HuggingFace("builtin:tiny")
     adapter, card = load_adapter(run / "adapter", backbone, class_features=torch.zeros(3, backbone.text.out_dim))
     root, areas = cached("slides"), []
-    (features,) = cache_root().glob("slides/*/builtin_tiny-*")
+    plan = load([RECIPE])["data"]["init_args"]["plan"]
+    done = WholeSlides(plan=TilePlan(**plan)).embed(backbone.requires_grad_(False), torch.device("cpu"))
     with (root / "slides.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
     for row in rows:
         stem = Path(row["slide"]).stem
-        found = read_features(features / f"slides_{stem}.h5", None)
+        found = read_features(done.folder / f"slides_{stem}.h5", None)
         inside = covered(np.asarray(Image.open(root / "truth" / f"{stem}.png")), found.places) > 0.5
         if inside.any():
             scores = tile_scores(adapter, torch.from_numpy(found.deep).float()[None], card.classes.index(row["label"]))

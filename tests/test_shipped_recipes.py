@@ -23,6 +23,7 @@ GAINS = {
     "cxr-coop": 0.03,
     "cxr-lora": 0.10,
     "cxr-probe": 0.10,
+    "histo": 0.02,
     "satellite": 0.02,
     "slides": 0.02,
 }
@@ -44,6 +45,7 @@ LESS = {
     "ct-slice-attention": FEW,
     "ct-st-adapter": FEW,
     "cxr-align-llm": SHORT,
+    "histo-quilt": SHORT,
     "satellite": ["--trainer.max_epochs", "20"],
     "satellite-random": SHORT,
     "slides-clam": SHORT,

@@ -230,6 +230,20 @@ def test_reports_keep_what_the_picture_shows(tmp_path):
     assert manifest.records[0].texts["caption"] == "Sheets of tumor cells. No perineural invasion."
 
 
+def test_report_files_keep_what_the_picture_shows(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text(
+        "FINDINGS:\nReceived in formalin.\nNests of cells.\n\nIMPRESSION:\nMelanoma. BRAF mutated."
+    )
+    rows = [["a.png", "p", "a.txt"], ["b.png", "q", "missing.txt"]]
+    table(tmp_path / "studies.csv", ["image", "patient", "report"], rows)
+    with pytest.warns(UserWarning, match="molecular +1 dropped"):
+        first, second = VisibleSentences(ImageTable()).read(tmp_path).records
+    assert (first.findings, first.impression, first.report) == ("Nests of cells.", "Melanoma.", "")
+    assert (second.findings, second.impression) == ("", "")
+
+
 def packed(root):
     pcam(root)
     name = "camelyonpatch_level_2_split_test_x.h5"
