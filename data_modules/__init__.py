@@ -1,15 +1,18 @@
-"""Data modules of the domains: chest X-rays, CT, histology patches, whole slides; with layouts of public data sets."""
+"""Data modules: chest X-rays, CT, histology patches and slides, satellite scenes, with public layouts."""
 
 from data_modules.ct import CTVolumes, Preparation
 from data_modules.cxr import ChestXrays
 from data_modules.heatmaps import SlideHeatmaps
 from data_modules.patches import HistologyPatches
 from data_modules.readers.bach import Bach
+from data_modules.readers.bigearthnet import BigEarthNetV1, BigEarthNetV2
 from data_modules.readers.chexpert import CheXpert, CheXpertPlus
 from data_modules.readers.crc import NctCrcHe
 from data_modules.readers.ct_rate import CtRate
 from data_modules.readers.filtered import VisibleSentences
+from data_modules.readers.fmow import Fmow
 from data_modules.readers.generic import ClassFolders, ImageTable
+from data_modules.readers.label_maps import HounsfieldOrgans, OrganMaps
 from data_modules.readers.layout import Layout
 from data_modules.readers.merlin import MerlinCT
 from data_modules.readers.mhist import Mhist
@@ -21,14 +24,23 @@ from data_modules.readers.pannuke import PanNuke
 from data_modules.readers.pcam import PatchCamelyon
 from data_modules.readers.quilt import Quilt1M
 from data_modules.readers.rad_chest import RadChestCT
+from data_modules.readers.scene_folders import Aid, EuroSat, EuroSatMS, PatternNet, Resisc45, UcMerced
 from data_modules.readers.slide_table import SlideTable
 from data_modules.readers.slide_tiles import TilePlan
+from data_modules.readers.tile_table import TileTable
 from data_modules.readers.volume_folders import VolumeFolders
+from data_modules.satellite import Satellite
+from data_modules.scenes.plan import Tiling
+from data_modules.scenes.split import SpatialSplit
+from data_modules.scenes.stretch import FixedRange, Percentiles, SensorRange, ZScore
 from data_modules.slide_decoder import Embedding
 from data_modules.slides import WholeSlides
 
 __all__ = [
+    "Aid",
     "Bach",
+    "BigEarthNetV1",
+    "BigEarthNetV2",
     "CTVolumes",
     "CheXpert",
     "CheXpertPlus",
@@ -37,7 +49,12 @@ __all__ = [
     "ClassFolders",
     "CtRate",
     "Embedding",
+    "EuroSat",
+    "EuroSatMS",
+    "FixedRange",
+    "Fmow",
     "HistologyPatches",
+    "HounsfieldOrgans",
     "ImageTable",
     "Layout",
     "MerlinCT",
@@ -45,16 +62,27 @@ __all__ = [
     "MimicCxrJpg",
     "NctCrcHe",
     "OpenI",
+    "OrganMaps",
     "PadChest",
     "PanNuke",
     "PatchCamelyon",
+    "PatternNet",
+    "Percentiles",
     "Preparation",
     "Quilt1M",
     "RadChestCT",
+    "Resisc45",
+    "Satellite",
+    "SensorRange",
     "SlideHeatmaps",
     "SlideTable",
+    "SpatialSplit",
     "TilePlan",
+    "TileTable",
+    "Tiling",
+    "UcMerced",
     "VisibleSentences",
     "VolumeFolders",
     "WholeSlides",
+    "ZScore",
 ]

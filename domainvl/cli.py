@@ -19,6 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "test": ("domainvl.commands.evaluate:test", "measure on the test split"),
     "predict": ("domainvl.commands.predict:main", "write class probabilities for images without labels"),
     "prepare": ("domainvl.commands.prepare:main", "make a data set's volumes as the model takes them, before any run"),
+    "map": ("domainvl.commands.map:main", "score the tiles of a satellite scene and write a georeferenced map"),
     "benchmark": (
         "domainvl.commands.benchmark:main",
         "compare adapters over shots and seeds; can be killed and goes on",
@@ -27,6 +28,12 @@ VERBS: dict[str, tuple[str, str]] = {
         "domainvl.commands.embed:main",
         "make the features of slides ahead of training; can be killed and goes on",
     ),
+    "report": ("domainvl.commands.report:main", "write a run's page: one HTML file to look at and to share"),
+    "compare": (
+        "domainvl.commands.compare:main",
+        "set runs on the same patients side by side, with paired differences",
+    ),
+    "doctor": ("domainvl.commands.doctor:main", "show versions, devices, readers and caches; clear caches"),
     "sample": ("domainvl.commands.sample:main", "write a procedural sample data set as real files"),
 }
 """Verb -> (`module:function` that takes the rest of the command line, one line of help)."""

@@ -51,9 +51,25 @@ class Run:
         return self.folder / "log.csv"
 
     @property
+    def facts(self) -> Path:
+        """What data, machine and time the run took."""
+        return self.folder / "run.json"
+
+    @property
+    def report(self) -> Path:
+        """The page to look at."""
+        return self.folder / "report.html"
+
+    @property
     def adapter(self) -> Path:
         """The folder to share."""
         return self.folder / "adapter"
+
+    def announce(self) -> None:
+        """Say where the results lie."""
+        if self.report.exists():
+            print(f"report: {self.report}")
+        print(f"run folder: {self.folder}", flush=True)
 
     def write_config(self, text: str) -> None:
         """Write `config.yaml`, whole or not at all."""

@@ -33,9 +33,10 @@ class ImageTable(Layout):
     """A table with one row per image.
 
     A column that is named must exist. What is not named is taken from the column of the same name if there is one:
-    `image`, `patient`, `study`, `view`, `split`, `report`, `findings`, `impression`, `caption`, `rewritten`, and
-    `label` or `class` for data with one class per image. If there is no such class column either, every other column
-    that holds only labels (1, 0, -1, blank) is a class. Boxes come from `boxes.csv` below the root if there is one.
+    `image`, `patient`, `study`, `view`, `split`, `report`, `findings`, `impression`, `caption`, `rewritten`, `organs`,
+    and `label` or `class` for data with one class per image. If there is no such class column either, every other
+    column that holds only labels (1, 0, -1, blank) is a class. Boxes come from `boxes.csv` below the root if there is
+    one.
 
     Attributes:
         table: The file, below the root or anywhere.
@@ -50,6 +51,7 @@ class ImageTable(Layout):
         findings_column: Findings sections.
         impression_column: Impression sections.
         text_columns: Further texts, each a view of its column's name (`data.texts.views`).
+        organs_column: Label maps of organs (volumes), files or folders, relative to the root.
         boxes_table: CSV of boxes (`data_modules.readers.boxes`), below the root or anywhere.
     """
 
@@ -65,6 +67,7 @@ class ImageTable(Layout):
     findings_column: str | None = None
     impression_column: str | None = None
     text_columns: Sequence[str] | None = None
+    organs_column: str | None = None
     boxes_table: str | None = None
 
     def __post_init__(self) -> None:
@@ -111,7 +114,7 @@ class ImageTable(Layout):
         """Column by role: the one that was named, or the one that has the role's name."""
         columns = {"image": self.image_name(table)}
         table.require(columns["image"])
-        for role in ("patient", "study", "view", "split", "report", "findings", "impression"):
+        for role in ("patient", "study", "view", "split", "report", "findings", "impression", "organs"):
             named: str | None = getattr(self, f"{role}_column")
             if named is not None:
                 table.require(named)
@@ -191,6 +194,7 @@ def _record(at: dict[str, str], root: Path, path: str, labels: tuple[Label, ...]
         report=inside(root, text, f"{table.path.name}: row {number}", "report") if is_file else "",
         findings=clean(at.get("findings", "")) or report.described,
         impression=clean(at.get("impression", "")) or report.impression,
+        organs=inside(root, at["organs"], f"{table.path.name}: row {number}", "label map") if at.get("organs") else "",
         texts={role.removeprefix(_TEXT): clean(cell) for role, cell in at.items() if role.startswith(_TEXT)},
     )
 
@@ -229,11 +233,10 @@ class ClassFolders(Layout):
 
     def read(self, root: Path) -> Manifest:
         """The images in the class folders as records."""
+        return class_folders(root, self._pictures, "a table", "images", "name the table")
 
-        def pictures(folder: Path) -> list[Path]:
-            return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in self.suffixes]
-
-        return class_folders(root, pictures, "a table", "images", "name the table")
+    def _pictures(self, folder: Path) -> list[Path]:
+        return [file for file in sorted(folder.rglob("*")) if file.suffix.lower() in self.suffixes]
 
 
 def class_folders(root: Path, find: Callable[[Path], Iterable[Path]], table: str, what: str, todo: str) -> Manifest:
@@ -246,12 +249,12 @@ def class_folders(root: Path, find: Callable[[Path], Iterable[Path]], table: str
         what: For the error: what was looked for.
         todo: For the error: what else would do.
     """
-    splits = {folder.name: folder for folder in _sub_folders(root) if _is_split(folder.name)}
+    splits = {folder.name: folder for folder in sub_folders(root) if is_split(folder.name)}
     tops = splits or {"": root}
-    classes = tuple(sorted({folder.name for top in tops.values() for folder in _sub_folders(top)}))
+    classes = tuple(sorted({folder.name for top in tops.values() for folder in sub_folders(top)}))
     records = []
     for name, top in tops.items():
-        for folder in _sub_folders(top):
+        for folder in sub_folders(top):
             labels = present(classes, [folder.name])
             for place in find(folder):
                 path = place.relative_to(root).as_posix()
@@ -264,12 +267,12 @@ def class_folders(root: Path, find: Callable[[Path], Iterable[Path]], table: str
     return Manifest(root.name, root, tuple(records), classes, multilabel=False, warnings=(NO_PATIENTS,))
 
 
-def _sub_folders(root: Path) -> list[Path]:
+def sub_folders(root: Path) -> list[Path]:
     """The folders in a folder, without hidden ones."""
     return sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _is_split(name: str) -> bool:
+def is_split(name: str) -> bool:
     """Whether a folder is named like a split."""
     try:
         parse_split(name)

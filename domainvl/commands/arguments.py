@@ -19,7 +19,7 @@ class Option:
     """An option of a verb, not of the recipe.
 
     Attributes:
-        value: What the value is called in the help.
+        value: What the value is called in the help; empty for a switch, which takes none.
         text: One line of help.
         repeats: Whether it may be given several times.
         many: Whether it takes every word up to the next option.
@@ -90,7 +90,11 @@ def split(verb: str, words: Sequence[str], options: Mapping[str, Option]) -> Arg
         elif not name.startswith("--") or len(name) == 2:
             raise CommandError(f"{word!r} is no option; options start with two dashes and a name", see=see)
         else:
-            if not has_value:
+            if name in options and not options[name].value:
+                if has_value:
+                    raise CommandError(f"{name} takes no value", see=see)
+                value = name
+            elif not has_value:
                 if not queue or queue[0].startswith("--"):
                     raise CommandError(f"{name} needs a value", see=see)
                 value = queue.pop(0)
@@ -113,7 +117,7 @@ def read_recipes(verb: str, arguments: Arguments) -> dict[str, Any]:
 
 def help_text(verb: str, summary: str, options: Mapping[str, Option]) -> str:
     """The page that `VERB --help` prints; nothing has to be imported for it."""
-    rows = [(f"{name} {option.value}", option.text) for name, option in options.items()]
+    rows = [(f"{name} {option.value}".rstrip(), option.text) for name, option in options.items()]
     rows += [
         ("--print_config", "print the resolved recipe, every default included, and stop"),
         ("--help [CLASS]", "this page, or all settings of a class: Trainer, LoRA, AdamW, ChestXrays ..."),

@@ -13,6 +13,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from domainvl.commands.facts import Facts
 from domainvl.commands.log import CsvLog
 from domainvl.commands.quiet import quieten
 from domainvl.commands.signals import hold, release
@@ -110,11 +111,15 @@ class Results(Callback):
         seed: Of the run.
         stage: The stage whose result counts: test, validate or predict.
         recipe: The resolved recipe, in YAML.
+        facts: What it was made on, written beside.
         save_adapter: Whether the adapter was trained here and is written.
     """
 
-    def __init__(self, run: Run, *, seed: int, stage: str, recipe: str, save_adapter: bool = False) -> None:
+    def __init__(
+        self, run: Run, *, seed: int, stage: str, recipe: str, facts: Facts, save_adapter: bool = False
+    ) -> None:
         self.run = run
+        self.facts = facts
         self.seed = seed
         self.stage = stage
         self.recipe = recipe
@@ -148,6 +153,7 @@ class Results(Callback):
         if not trainer.is_global_zero or split != self.stage:
             return
         from domainvl.evaluation import write_metrics
+        from domainvl.report import has_page, write_report
 
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         task: Any = module
@@ -162,8 +168,12 @@ class Results(Callback):
         write_metrics(draft, measured, split=split, hashes=hashes, seed=self.seed, extra=extra)
         if self.save_adapter and task.adapter is not None:
             self._save_adapter(task, data, draft)
+        numbers = measured.as_dict()
+        self.facts.write(trainer, leakage="leakage" not in numbers)
         os.replace(draft, self.run.metrics)  # last of all: a run that has its numbers is finished
         outcome.show(measured)
+        if has_page(numbers):
+            write_report(self.run.folder)
         sys.stdout.flush()
 
     def _save_adapter(self, task: Any, data: Any, metrics: Path) -> None:

@@ -15,6 +15,7 @@ from lightning.pytorch import LightningDataModule, LightningModule
 
 from domainvl.commands.arguments import Arguments
 from domainvl.commands.callbacks import Results
+from domainvl.commands.facts import Facts
 from domainvl.commands.session import Session, clear_errors, make_trainer, open_session
 from domainvl.commands.signals import Interrupted, interruptible
 from domainvl.errors import CommandError
@@ -51,9 +52,11 @@ def _infer(verb: str, session: Session, run: Run, adapter: str | None, images: P
         session.set_data("predict_folder", str(images), "--images")
     module, data, settings = session.build()
     if adapter is not None:
-        _adopt(adapter, module, data, unlabelled=images is not None)
+        adopt(adapter, module, data, unlabelled=images is not None)
     recipe = session.text()
-    trainer = make_trainer(settings, run, [Results(run, seed=session.seed, stage=verb, recipe=recipe)])
+    facts = Facts(run)
+    results = Results(run, seed=session.seed, stage=verb, recipe=recipe, facts=facts)
+    trainer = make_trainer(settings, run, [facts, results])
     if trainer.is_global_zero:
         run.write_config(recipe)
     try:
@@ -68,11 +71,11 @@ def _infer(verb: str, session: Session, run: Run, adapter: str | None, images: P
             trainer.strategy.launcher.kill(signal.SIGKILL)
         raise
     if trainer.is_global_zero:
-        print(f"run folder: {run.folder}", flush=True)
+        run.announce()
     return 0
 
 
-def _adopt(folder: str, module: LightningModule, data: LightningDataModule, unlabelled: bool) -> None:
+def adopt(folder: str, module: LightningModule, data: LightningDataModule, unlabelled: bool) -> None:
     """Put a saved adapter into the task; a class that its description names is looked up in domainvl.adapters alone."""
     from domainvl.data.module import DataModule
     from domainvl.data.prompts import PromptSet

@@ -9,6 +9,7 @@ from typing import Any
 
 from domainvl.commands.arguments import Arguments
 from domainvl.commands.callbacks import LastCheckpoint, Results
+from domainvl.commands.facts import Facts
 from domainvl.commands.session import Session, clear_errors, make_trainer, open_session
 from domainvl.commands.signals import Interrupted, interruptible
 from domainvl.errors import CommandError
@@ -43,8 +44,9 @@ def _fit(session: Session, run: Run, arguments: Arguments) -> int:
         with interruptible():
             module, data, settings = session.build()
             recipe = session.text()
-            results = Results(run, seed=session.seed, stage="test", recipe=recipe, save_adapter=True)
-            trainer = make_trainer(settings, run, [LastCheckpoint(checkpoint), results])
+            facts = Facts(run)
+            results = Results(run, seed=session.seed, stage="test", recipe=recipe, facts=facts, save_adapter=True)
+            trainer = make_trainer(settings, run, [LastCheckpoint(checkpoint), facts, results])
             if trainer.is_global_zero and (fresh or arguments.overrides):
                 run.write_config(recipe)
             start = checkpoint if checkpoint.exists() else None
@@ -63,7 +65,7 @@ def _fit(session: Session, run: Run, arguments: Arguments) -> int:
             run.discard_if_unused()
         raise
     if trainer.is_global_zero:
-        print(f"run folder: {run.folder}", flush=True)
+        run.announce()
     return 0
 
 

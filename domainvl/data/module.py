@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -208,6 +208,12 @@ class DataModule(LightningDataModule, ABC):
         if prompts is not None:
             self._prompts = prompts
         self._manifest = self._pairing = None
+        self._sets.clear()
+
+    def only(self, ids: Collection[str]) -> None:
+        """Keep the images with these ids and forget all others, for a look at a few; `hashes` are then of these."""
+        self._manifest = self.manifest.where(lambda record: record.id in ids)
+        self._pairing = None
         self._sets.clear()
 
     def hashes(self) -> dict[str, str]:

@@ -43,10 +43,14 @@ class TrainSampler(DistributedSampler[int]):
                 members.setdefault(study, []).append(item)
             self._members = list(members.values())
 
+    def generator(self) -> torch.Generator:
+        """Random numbers of this epoch."""
+        digest = hashlib.blake2b(f"{self.seed}:{self.epoch}".encode(), digest_size=7).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+
     def order(self) -> list[int]:
         """The order of the whole data set in this epoch, or of one item of each study."""
-        digest = hashlib.blake2b(f"{self.seed}:{self.epoch}".encode(), digest_size=7).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest, "big"))
+        generator = self.generator()
         order: list[int] = torch.randperm(self._total(), generator=generator).tolist()
         if self._members is None:
             return order

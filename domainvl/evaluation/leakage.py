@@ -126,6 +126,18 @@ class Leakage:
             f"{first}/{second}": overlap.as_dict() for (first, second), overlap in self.overlaps.items()
         }
 
+    def counts(self) -> dict[str, Any]:
+        """`as_dict` without ids."""
+
+        def bare(overlap: dict[str, Any]) -> dict[str, Any]:
+            return {
+                name: {"count": value["count"], "of": value["of"]} if isinstance(value, dict) else value
+                for name, value in overlap.items()
+            }
+
+        found = self.as_dict()
+        return {name: bare(value) if isinstance(value, dict) else value for name, value in found.items()}
+
     def notes(self) -> list[str]:
         """One line per two splits, counts only."""
         return [_note(*names, overlap) for names, overlap in self.overlaps.items()]

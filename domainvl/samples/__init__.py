@@ -29,6 +29,7 @@ DOMAINS: Mapping[str, str] = MappingProxyType(
         "cxr": "domainvl.samples.cxr",
         "cxr-reports": "domainvl.samples.cxr_reports",
         "histo": "domainvl.samples.histo",
+        "satellite": "domainvl.samples.satellite",
         "slides": "domainvl.samples.slides",
     }
 )

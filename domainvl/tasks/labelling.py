@@ -119,7 +119,7 @@ class Labelling(Scoring):
         super().on_validation_epoch_start()
         self.predictions = None
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Score a batch with both models."""
         features = self.scored(batch)
         row: dict[str, Any] = {"id": batch["id"], "patient": batch["patient"], "index": array(batch["index"])}
@@ -129,7 +129,9 @@ class Labelling(Scoring):
         for key in ("label", "valid"):
             if key in batch:
                 row[key] = array(batch[key])
-        self._rows.append(row | self._besides(batch, features))
+        row |= self._besides(batch, features)
+        self._rows.append(row)
+        return row
 
     def _besides(self, batch: Batch, features: Features) -> dict[str, Any]:
         """More arrays `[B, ...]` to keep of an evaluation batch."""

@@ -71,16 +71,20 @@ class Scoring(Task):
         self.on_validation_epoch_start()
 
     @abstractmethod
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Keep what both models say of a batch, in `_rows`."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
+        """Keep what both models say of a batch, in `_rows`, and return it."""
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """See `validation_step`."""
-        self.validation_step(batch, batch_idx)
+        return self.validation_step(batch, batch_idx)
 
-    def predict_step(self, batch: Batch, batch_idx: int) -> None:
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """See `validation_step`."""
-        self.validation_step(batch, batch_idx)
+        return self.validation_step(batch, batch_idx)
+
+    def forget(self) -> None:
+        """Drop the scores so far, for whoever takes them batch by batch."""
+        self._rows.clear()
 
     def on_validation_epoch_end(self) -> None:
         """Log the headline numbers."""

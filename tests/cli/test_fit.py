@@ -33,7 +33,20 @@ def test_fit_leaves_a_complete_run(toy, capsys):
         "metrics.json",
         "predictions.csv",
         "rejects.csv",
+        "report.html",
+        "run.json",
     ]
+    facts = json.loads((run / "run.json").read_text())
+    assert facts["training"].pop("seconds") > 0
+    assert facts["training"] == {
+        "parameters": 20,
+        "trained": 10,
+        "device": "cpu",
+        "processes": 1,
+        "precision": "32-true",
+        "epochs": 2,
+        "steps": 8,
+    }
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["split"] == "test"
     assert metrics["seed"] == 3

@@ -7,6 +7,7 @@ from functools import partial
 import library_toys as library
 import pytest
 import torch
+from adapters.toys import hf_clip
 from tower_toys import toy
 
 from domainvl.adapters import VPT, LoRA
@@ -81,7 +82,9 @@ def test_padding_gets_none_and_bert_is_read_too():
     assert found[~ids.keep].max() == 0
 
 
-@pytest.mark.parametrize("name", ["hf_siglip_image", "timm_vit_avg", "timm_eva02", "timm_deit_distilled"])
+@pytest.mark.parametrize(
+    "name", ["hf_siglip_image", "timm_vit_avg", "timm_eva02", "timm_deit_distilled", "slices_hf_clip"]
+)
 def test_towers_without_one_class_token_or_an_open_block_give_none(name):
     one = toy(name)
     assert attention_of(one.tower, one.tower.run(one.tower.embed(one.inputs), stop=one.tower.depth - 1)) is None
@@ -92,8 +95,6 @@ def test_towers_without_one_class_token_or_an_open_block_give_none(name):
 @torch.no_grad()
 def test_a_batch_carries_it_where_it_is_read(make, chunk):
     """Of four patches as many numbers, prompts left out; everything else stays as it is."""
-    from adapters.toys import hf_clip
-
     torch.manual_seed(0)
     backbone, adapter = hf_clip(), make()
     adapter.attach(backbone)

@@ -1,0 +1,1 @@
+"""Satellite and aerial scenes: GeoTIFF, COG and VRT files, cut into tiles by a plan that is made once."""
