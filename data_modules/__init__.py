@@ -2,7 +2,6 @@
 
 from data_modules.ct import CTVolumes, Preparation
 from data_modules.cxr import ChestXrays
-from data_modules.heatmaps import SlideHeatmaps
 from data_modules.patches import HistologyPatches
 from data_modules.readers.bach import Bach
 from data_modules.readers.bigearthnet import BigEarthNetV1, BigEarthNetV2
@@ -33,8 +32,9 @@ from data_modules.satellite import Satellite
 from data_modules.scenes.plan import Tiling
 from data_modules.scenes.split import SpatialSplit
 from data_modules.scenes.stretch import FixedRange, Percentiles, SensorRange, ZScore
-from data_modules.slide_decoder import Embedding
 from data_modules.slides import WholeSlides
+from data_modules.whole_slides.decoder import Embedding
+from data_modules.whole_slides.heatmaps import SlideHeatmaps
 
 __all__ = [
     "Aid",

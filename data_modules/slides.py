@@ -20,9 +20,9 @@ from data_modules.readers.open_slide import SUFFIXES, open_slide
 from data_modules.readers.slide import SlideReader
 from data_modules.readers.slide_table import SlideTable
 from data_modules.readers.slide_tiles import TilePlan
-from data_modules.slide_checks import check_names, openable
-from data_modules.slide_decoder import Embedding, SlideDecoder
-from data_modules.slide_embedding import SlideEmbedder, SlideFiles, maker_of, stem_of
+from data_modules.whole_slides.checks import check_names, openable
+from data_modules.whole_slides.decoder import Embedding, SlideDecoder
+from data_modules.whole_slides.embedding import SlideEmbedder, SlideFiles, maker_of, stem_of
 from domainvl.backbones.base import Backbone
 from domainvl.cache import cache_root
 from domainvl.data.bags import BagSet, thinned

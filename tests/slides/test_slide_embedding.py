@@ -16,7 +16,7 @@ from embedding_worker import PLAN, backbone, logged, module
 from slide_phantoms import broken_tile, data_set, glass, save, table, tissue
 
 from data_modules.readers.open_slide import open_slide
-from data_modules.slide_embedding import SlideEmbedder
+from data_modules.whole_slides.embedding import SlideEmbedder
 from domainvl.cli import main
 from domainvl.data import Loading, TooManyRejects
 from domainvl.data.feature_file import read_features
