@@ -43,6 +43,7 @@ FLOORS = {
         "evaluation",
         "cache",
         "distributed",
+        "organs",
         "progress",
         "speed",
     },

@@ -89,8 +89,6 @@ class Hlip(Tower):
         path: Name of `model` inside the library's model, for `lora_targets`.
     """
 
-    has_locals = False
-
     def __init__(
         self, model: HlipModel, projection: nn.Module, whole: Collection[int] | None = None, path: str = ""
     ) -> None:

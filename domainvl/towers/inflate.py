@@ -69,8 +69,6 @@ class Inflated(Tower):
 
     depth_positions: Tensor
 
-    has_locals = False
-
     def __init__(
         self,
         tower: Tower,
@@ -159,6 +157,10 @@ class Inflated(Tower):
     def pool(self, state: TokenState) -> Tensor:
         """The 2-D tower's own pooling."""
         return self.tower.pool(state)
+
+    def alone(self, tokens: Tensor) -> Tensor:
+        """See `Tower.alone`: as in the 2-D tower."""
+        return self.tower.alone(tokens)
 
     @property
     def pooled_width(self) -> int:

@@ -33,8 +33,6 @@ class MonaiViT(Tower):
         path: Name of `model` inside the library's model, for `lora_targets`.
     """
 
-    has_locals = False
-
     def __init__(self, model: Any, projection: nn.Module | None = None, path: str = "") -> None:
         super().__init__()
         if type(model).__name__ != "ViT" or not hasattr(model, "patch_embedding"):
