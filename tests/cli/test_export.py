@@ -1,12 +1,17 @@
 """`export`: what leaves a run folder works without this package, and says nothing that must not leave."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from huggingface_hub import ModelCard
+from local_hub import TOKEN, LocalHub
 from peft import PeftModel
 
 from domainvl import hub
@@ -16,6 +21,7 @@ from domainvl.cli import main
 from domainvl.model import Model
 from domainvl.speed import PLAIN
 
+ROOT = str(Path(__file__).parents[2])
 CLASSES = ["Effusion", "Edema"]
 INTERVAL = {"value": 0.75, "low": 0.7, "high": 0.8}
 METRICS = {"split": "test", "zero_shot": {"auroc_macro": INTERVAL}, "adapted": {"auroc_macro": INTERVAL}}
@@ -165,3 +171,23 @@ def test_a_wrong_command_line(tmp_path, monkeypatch, capsys, words, message):
     monkeypatch.chdir(tmp_path)
     assert main(["export", *words]) > 0
     assert message in capsys.readouterr().err
+
+
+def test_the_command_pushes_and_an_empty_cache_pulls(tmp_path, pixels):
+    run = run_of(LoRA(rank=2), tmp_path / "run")
+    code = (
+        "import sys, torch, domainvl; from domainvl.cli import main\n"
+        "if main(['export', sys.argv[1], sys.argv[2], '--push-to-hub', 'someone/cxr']): sys.exit('not pushed')\n"
+        "torch.save(domainvl.load('someone/cxr', device='cpu').logits(torch.load(sys.argv[3])), sys.argv[3])"
+    )
+    torch.save(pixels, tmp_path / "pixels.pt")
+    with LocalHub() as server:
+        kept = {name: value for name, value in os.environ.items() if not name.endswith("_OFFLINE")}
+        own = {"HF_ENDPOINT": server.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path), "HF_HUB_DISABLE_XET": "1"}
+        words = [sys.executable, "-c", code, run, tmp_path / "out", tmp_path / "pixels.pt"]
+        done = subprocess.run(words, env={**kept, **own, "PYTHONPATH": ROOT}, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f"pushed: {server.url}/someone/cxr/commit" in done.stdout
+        assert server.private == {"someone/cxr": True}
+    ours = Model(tmp_path / "out", HuggingFace("builtin:tiny"), "cpu").logits(pixels)
+    assert torch.equal(torch.load(tmp_path / "pixels.pt"), ours)
