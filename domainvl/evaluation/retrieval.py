@@ -326,7 +326,7 @@ class Retrieval:
     def _asides(self) -> dict[str, Any]:
         """What most protocols do not do."""
         protocol = self.protocol
-        found = {"pool_seed": protocol.seed} if protocol.pool is not None else {}
+        found: dict[str, Any] = {"pool_seed": protocol.seed} if protocol.pool is not None else {}
         found |= {"prefix": protocol.prefix} if protocol.prefix else {}
         return found | ({"capitalised": True} if protocol.capitalise else {})
 

@@ -27,7 +27,7 @@ from domainvl.tasks.rows import Rows
 def pairs_of(
     rows: Rows, classes: Sequence[str], multilabel: bool, by_organ: Sequence[str] = ()
 ) -> AlignmentPredictions:
-    """Rows of an evaluation in which every image has a text or several; `by_organ` names classes looked for in organs."""
+    """Rows of an evaluation in which every image has texts; `by_organ` names the classes looked for in organs."""
     ids, patients = rows.list("id"), rows.list("patient")
     studies = [str(number) for number in rows.list("study")] if "study" in rows else None
     scored = "zero_shot/probability" in rows
