@@ -2,7 +2,6 @@
 
 from data_modules.ct import CTVolumes, Preparation
 from data_modules.cxr import ChestXrays
-from data_modules.heatmaps import SlideHeatmaps
 from data_modules.patches import HistologyPatches
 from data_modules.readers.bach import Bach
 from data_modules.readers.bigearthnet import BigEarthNetV1, BigEarthNetV2
@@ -12,6 +11,7 @@ from data_modules.readers.ct_rate import CtRate
 from data_modules.readers.filtered import VisibleSentences
 from data_modules.readers.fmow import Fmow
 from data_modules.readers.generic import ClassFolders, ImageTable
+from data_modules.readers.label_maps import HounsfieldOrgans, OrganMaps
 from data_modules.readers.layout import Layout
 from data_modules.readers.merlin import MerlinCT
 from data_modules.readers.mhist import Mhist
@@ -42,8 +42,9 @@ from data_modules.satellite import Satellite
 from data_modules.scenes.plan import Tiling
 from data_modules.scenes.split import SpatialSplit
 from data_modules.scenes.stretch import FixedRange, Percentiles, SensorRange, ZScore
-from data_modules.slide_decoder import Embedding
 from data_modules.slides import WholeSlides
+from data_modules.whole_slides.decoder import Embedding
+from data_modules.whole_slides.heatmaps import SlideHeatmaps
 
 __all__ = [
     "Aid",
@@ -64,6 +65,7 @@ __all__ = [
     "FixedRange",
     "Fmow",
     "HistologyPatches",
+    "HounsfieldOrgans",
     "ImageTable",
     "KarpathyCaptions",
     "Layout",
@@ -72,6 +74,7 @@ __all__ = [
     "MimicCxrJpg",
     "NctCrcHe",
     "OpenI",
+    "OrganMaps",
     "PadChest",
     "PanNuke",
     "PatchCamelyon",

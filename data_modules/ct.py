@@ -25,6 +25,8 @@ from domainvl.data.loading import Loading
 from domainvl.data.manifest import Manifest, Record
 from domainvl.data.module import DataModule
 from domainvl.data.names import listing
+from domainvl.data.organ_decoder import OrganDecoder
+from domainvl.data.organ_maps import OrganPlan, OrganSource
 from domainvl.data.paths import existing_root
 from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
@@ -64,8 +66,15 @@ class Preparation:
 
     def store(self, preset: VolumePreset) -> VolumeStore:
         """The store of what a preset needs."""
-        root = cache_root() / "volumes" if self.folder is None else Path(self.folder).expanduser()
-        return VolumeStore(root, VolumePlan.of(preset, self.crop, self.region), self.budget)
+        return VolumeStore(self._root, VolumePlan.of(preset, self.crop, self.region), self.budget)
+
+    def organ_store(self) -> VolumeStore:
+        """The store of label maps; those of all presets lie in one folder."""
+        return VolumeStore(self._root, OrganPlan(), self.budget)
+
+    @property
+    def _root(self) -> Path:
+        return cache_root() / "volumes" if self.folder is None else Path(self.folder).expanduser()
 
 
 @dataclass(frozen=True)
@@ -108,6 +117,7 @@ class CTVolumes(DataModule):
         root: Folder that holds the volumes.
         layout: `ImageTable` with its columns, or a public data set, for example `CtRate`.
         preparation: How volumes are prepared and where they are kept.
+        organs: Label maps of organs, which batches carry as `organs`: `OrganMaps` or `HounsfieldOrgans`.
         classes: Classes to use, in this order; all but "No Finding" when None.
         prompts: See `DataModule`, as for all that follow.
         labels: What uncertain and blank labels count as.
@@ -130,6 +140,7 @@ class CTVolumes(DataModule):
         *,
         layout: Layout | None = None,
         preparation: Preparation = Preparation(),
+        organs: OrganSource | None = None,
         classes: Sequence[str] | None = None,
         prompts: PromptSet | None = None,
         labels: PolicyName | LabelPolicy = "ignore",
@@ -159,10 +170,12 @@ class CTVolumes(DataModule):
             raise ValueError(f"CTVolumes: layout {type(layout).__name__} needs the root of the data set")
         self.root = root
         self.preparation = preparation
+        self.organs = organs
         self._shift = augment
         self._layout = layout
         self._headers: Mapping[str, Header] = {}
         self._known: dict[str, Entry] = {}
+        self._maps: dict[str, Entry] = {}
 
     @property
     def preset(self) -> VolumePreset:  # type: ignore[override]
@@ -178,12 +191,20 @@ class CTVolumes(DataModule):
         return preset
 
     @property
-    def decoder(self) -> VolumeDecoder:
-        """Volumes from the store, prepared when they are not there yet."""
+    def decoder(self) -> VolumeDecoder | OrganDecoder:
+        """Volumes from the store, prepared when they are not there yet, with their organs where these are asked for."""
         preset = self.preset
         source = VolumeFiles(int(self.preparation.largest * 2**30), self._headers)
         margin = (0, 0, 0) if self._shift is None else self._shift.voxels
-        return VolumeDecoder(self.preparation.store(preset), preset, source, margin, self._known)
+        volumes = VolumeDecoder(self.preparation.store(preset), preset, source, margin, self._known)
+        if self.organs is None:
+            return volumes
+        return OrganDecoder(volumes, self.preparation.organ_store(), self.organs, self._maps)
+
+    @property
+    def organ_names(self) -> tuple[str, ...]:
+        """The organs that batches carry; number 1 is the first."""
+        return () if self.organs is None else self.organs.names
 
     def default_prompts(self, multilabel: bool) -> PromptSet:
         """A finding is there or not; a single class is what the scan shows."""
@@ -230,6 +251,13 @@ class CTVolumes(DataModule):
 
     def _loaded(self, manifest: Manifest, positions: Sequence[int], split: str, labelled: bool = True) -> ImageSet:
         """Prepare the split's volumes before anything trains; what cannot be used is left out and listed."""
+        if labelled and self.organs is not None:
+            records = [manifest.records[position] for position in positions]
+            if not any(self.organs.has(record, manifest.root) for record in records):
+                raise ValueError(
+                    f"{manifest.name}: none of the {len(records)} {split} volumes has a label map, and organs are "
+                    "asked for; name organs_column of the table, or give organs.folder"
+                )
         good = self._made(manifest, positions, f"preparing {len(positions)} {split} volumes")
         if not good:
             raise ValueError(f"{manifest.name}: none of the {len(positions)} {split} volumes can be used")

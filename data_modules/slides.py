@@ -20,9 +20,9 @@ from data_modules.readers.open_slide import SUFFIXES, open_slide
 from data_modules.readers.slide import SlideReader
 from data_modules.readers.slide_table import SlideTable
 from data_modules.readers.slide_tiles import TilePlan
-from data_modules.slide_checks import check_names, openable
-from data_modules.slide_decoder import Embedding, SlideDecoder
-from data_modules.slide_embedding import SlideEmbedder, SlideFiles, maker_of, stem_of
+from data_modules.whole_slides.checks import check_names, openable
+from data_modules.whole_slides.decoder import Embedding, SlideDecoder
+from data_modules.whole_slides.embedding import SlideEmbedder, SlideFiles, maker_of, stem_of
 from domainvl.backbones.base import Backbone
 from domainvl.cache import cache_root
 from domainvl.data.bags import BagSet, thinned
@@ -164,6 +164,7 @@ class WholeSlides(DataModule):
         self.rejects.add(Reject(record.row, record.path, reason) for record, reason in bad)
         self._tell_damaged(records)
         self.rejects.flush()
+        self.rejects.check()
         embedder = decoder.embedder
         made, tiles = (0, 0) if embedder is None else (embedder.made, embedder.tiles)
         seconds = time.monotonic() - began
@@ -172,10 +173,11 @@ class WholeSlides(DataModule):
     @property
     def decoder(self) -> SlideDecoder:
         """Features from files, embedded when they are not there yet."""
-        if self._decoder is None:
+        folder = self._folder_of_files()
+        if self._decoder is None or self._decoder.files.folder != folder:
             backbone, device = self._encoder or self._task_encoder()
             maker = maker_of(backbone, self.plan)
-            files = SlideFiles(self._folder_of_files(), maker, self._resolutions)
+            files = SlideFiles(folder, maker, self._resolutions)
             workers = self.loading.readers
             embedder = SlideEmbedder(backbone, device, self.plan, files, self.embedding.batch_size, workers)
             self._decoder = SlideDecoder(files, embedder, self.embedding)

@@ -33,6 +33,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "domainvl.commands.compare:main",
         "set runs on the same patients side by side, with paired differences",
     ),
+    "export": (
+        "domainvl.commands.export:main",
+        "write a run's adapter to share: PEFT pair, merged model, ONNX, Hugging Face Hub",
+    ),
     "doctor": ("domainvl.commands.doctor:main", "show versions, devices, readers and caches; clear caches"),
     "sample": ("domainvl.commands.sample:main", "write a procedural sample data set as real files"),
 }

@@ -7,7 +7,8 @@
     source  image, text, or another modality
     view    a second readout or a second view of the same thing: `image@rep.pooled` are MMRL's representation tokens
     stream  pooled [B, D], logits [B, C]
-            tokens [B, L, D], mask [B, L]    patches or words in the shared space, special and inserted tokens left out
+            tokens [B, L, D], mask [B, L]    patches or words in the shared space, special and inserted tokens left out;
+                                             of an organ (`image@lungs`) mask [B] says whether it is in the image
             attention [B, L]                 how much of it the pooled output takes from each token, where known
                                              (of a slide `[B, K, L]`, scores of K branches in front of the softmax)
             sentences [B, L]                 which sentence a word belongs to, -1 for padding

@@ -12,13 +12,13 @@ _SILENT_SECONDS = 2.0
 
 
 def shown(
-    steps: Iterable[T], total: int, title: str, unit: str = "", size: Callable[[T], int] = lambda step: 1
+    steps: Iterable[T], total: int | None, title: str, unit: str = "", size: Callable[[T], int] = lambda step: 1
 ) -> Iterator[T]:
     """The same steps, with a progress bar once they have taken a while.
 
     Args:
         steps: What is done.
-        total: How much there is of it.
+        total: How much there is of it; None where that is not known.
         title: What stands in front of the bar.
         unit: What is counted; its number per second is shown where it is given.
         size: How much of `total` a step is.

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from safetensors import safe_open
+from slide_truth import check_slides
 
 from domainvl.cli import main
 from domainvl.recipes import load
@@ -22,18 +23,34 @@ GAINS = {
     "cxr-coop": 0.03,
     "cxr-lora": 0.10,
     "cxr-probe": 0.10,
+    "histo": 0.02,
     "satellite": 0.02,
+    "slides": 0.02,
 }
 
-# Other adapters in ct.yaml, which runs as shipped: two epochs on fewer patients show that each of them runs.
-BRIEF = {"ct-depth", "ct-inflated", "ct-lora", "ct-probe", "ct-side-tuning", "ct-slice-attention", "ct-st-adapter"}
+# What else a run has to have found.
+CHECKS = {"slides": check_slides}
 
-# What a recipe that takes minutes is run with, to learn something in less.
+# What a recipe that takes minutes is run with: enough to learn something, or two epochs to show that it runs.
+SHORT = ["--trainer.max_epochs", "2"]
+FEW = [*SHORT, "--data.shots", "2"]
+TEXTS = ["--data.layout", "ImageTable", "--data.layout.text_columns", "[lungs, heart, aorta, liver, spleen, kidneys]"]
 LESS = {
-    "cxr-align-llm": ["--trainer.max_epochs", "2"],
+    "ct-align": [*SHORT, *TEXTS],
+    "ct-depth": FEW,
+    "ct-inflated": FEW,
+    "ct-lora": FEW,
+    "ct-probe": FEW,
+    "ct-side-tuning": FEW,
+    "ct-slice-attention": FEW,
+    "ct-st-adapter": FEW,
+    "cxr-align-llm": SHORT,
+    "histo-quilt": SHORT,
     "satellite": ["--trainer.max_epochs", "20"],
-    "satellite-random": ["--trainer.max_epochs", "2"],
-    "satellite-retrieval": ["--trainer.max_epochs", "4"],
+    "satellite-random": SHORT,
+    "satellite-retrieval": SHORT,
+    "slides-clam": SHORT,
+    "slides-vila-mil": SHORT,
 }
 
 
@@ -52,9 +69,8 @@ def test_recipe_is_short(path):
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_recipe_runs_as_shipped(path, tmp_path, capsys, request):
     run, less, data = tmp_path / "run", LESS.get(path.stem, []), []
-    if path.stem in BRIEF:
+    if path.stem.startswith("ct-"):
         data = ["--data.root", str(request.getfixturevalue("few_scans"))]
-        less = ["--trainer.max_epochs", "2", "--data.shots", "2"]
     assert main(["fit", str(path), "--run-dir", str(run), *data, *less]) == 0
     printed = capsys.readouterr().out.rstrip()
     assert printed.splitlines()[-1] == f"run folder: {run}"
@@ -69,6 +85,8 @@ def test_recipe_runs_as_shipped(path, tmp_path, capsys, request):
         assert value["low"] < value["value"] < value["high"]
     gain = metrics["adapted"]["auroc_macro"]["value"] - metrics["zero_shot"]["auroc_macro"]["value"]
     assert gain >= GAINS.get(path.stem, -1)
+    if path.stem in CHECKS:
+        CHECKS[path.stem](run)
 
     with (run / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))

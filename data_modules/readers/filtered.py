@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data_modules.readers.layout import Layout
 from domainvl.data.manifest import Manifest, Record
-from domainvl.data.reports import split_report
 from domainvl.data.sentence_filter import Audit, SentenceRules, filtered
+from domainvl.data.texts import TextReader, TextViews
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class VisibleSentences(Layout):
 
         manifest = self.layout.read(root)
 
+        read = TextReader(TextViews({"findings": 1.0, "impression": 1.0}), manifest.reports)
+
         def cut(record: Record) -> Record:
-            findings, impression = record.findings, record.impression
-            if record.report and not findings and not impression and manifest.reports is not None:
-                report = split_report((manifest.reports / record.report).read_text(encoding="utf-8"))
-                findings, impression = report.described, report.impression
+            sections = read(record)
             texts = {name: visible(text) for name, text in record.texts.items()}
-            return replace(record, report="", findings=visible(findings), impression=visible(impression), texts=texts)
+            findings, impression = visible(sections["findings"]), visible(sections["impression"])
+            return replace(record, report="", findings=findings, impression=impression, texts=texts)
 
         records = tuple(cut(record) for record in manifest.records)
         warnings.warn(f"{manifest.name}: sentences by the rules {rules.name} {rules.version}:\n{audit}", stacklevel=2)

@@ -34,9 +34,9 @@ class ImageTable(Layout):
 
     A column that is named must exist. What is not named is taken from the column of the same name if there is one:
     `image`, `patient`, `study`, `view`, `split`, `report`, `findings`, `impression`, `caption` (to `caption_5`),
-    `rewritten`, and `label` or `class` for data with one class per image. If there is no such class column either,
-    every other column that holds only labels (1, 0, -1, blank) is a class. Boxes come from `boxes.csv` below the root
-    if there is one.
+    `rewritten`, `organs`, and `label` or `class` for data with one class per image. If there is no such class column
+    either, every other column that holds only labels (1, 0, -1, blank) is a class. Boxes come from `boxes.csv` below
+    the root if there is one.
 
     Attributes:
         table: The file, below the root or anywhere.
@@ -51,6 +51,7 @@ class ImageTable(Layout):
         findings_column: Findings sections.
         impression_column: Impression sections.
         text_columns: Further texts, each a view of its column's name (`data.texts.views`).
+        organs_column: Label maps of organs (volumes), files or folders, relative to the root.
         boxes_table: CSV of boxes (`data_modules.readers.boxes`), below the root or anywhere.
     """
 
@@ -66,6 +67,7 @@ class ImageTable(Layout):
     findings_column: str | None = None
     impression_column: str | None = None
     text_columns: Sequence[str] | None = None
+    organs_column: str | None = None
     boxes_table: str | None = None
 
     def __post_init__(self) -> None:
@@ -112,7 +114,7 @@ class ImageTable(Layout):
         """Column by role: the one that was named, or the one that has the role's name."""
         columns = {"image": self.image_name(table)}
         table.require(columns["image"])
-        for role in ("patient", "study", "view", "split", "report", "findings", "impression"):
+        for role in ("patient", "study", "view", "split", "report", "findings", "impression", "organs"):
             named: str | None = getattr(self, f"{role}_column")
             if named is not None:
                 table.require(named)
@@ -192,6 +194,7 @@ def _record(at: dict[str, str], root: Path, path: str, labels: tuple[Label, ...]
         report=inside(root, text, f"{table.path.name}: row {number}", "report") if is_file else "",
         findings=clean(at.get("findings", "")) or report.described,
         impression=clean(at.get("impression", "")) or report.impression,
+        organs=inside(root, at["organs"], f"{table.path.name}: row {number}", "label map") if at.get("organs") else "",
         texts={role.removeprefix(_TEXT): clean(cell) for role, cell in at.items() if role.startswith(_TEXT)},
     )
 

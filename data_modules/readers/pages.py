@@ -59,7 +59,10 @@ def _of_h5(path: Path, number: int) -> np.ndarray:
 
 
 def _of_npy(path: Path, number: int) -> np.ndarray:
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)[number])
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)[number])
+    except ValueError as error:
+        raise UnreadableImage(f"the stack is damaged, or holds objects, which are not opened: {error}") from error
 
 
 def _eight_bit(picture: np.ndarray) -> np.ndarray:

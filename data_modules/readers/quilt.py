@@ -2,8 +2,9 @@
 
 `quilt_1M_lookup.csv` has a row per pair: 650 thousand pictures make a million rows. A record here is a picture, so that
 no batch holds one twice and calls it a negative of itself; its captions are texts `caption`, `caption_2` ..., of which
-training draws one. Pictures that share a caption get the same study, which `SameGroup` takes for matches, and pictures
-that share a caption or a video get the same patient, so that neither crosses a split.
+training draws one. Pictures of one video that share a caption get the same study, which `SameGroup` takes for matches.
+The video is the patient, so that its frames do not cross a split. Captions that happen to be the same in two videos are
+no group, since remarks such as "look here" would join them all: `TextSimilarity` knows them batch by batch.
 """
 
 from __future__ import annotations
@@ -73,17 +74,15 @@ class Quilt1M(Layout):
                 continue
             picture = found.setdefault(path, _Picture(number, at.get("split", "")))
             picture.texts.setdefault(text, (_listed(at.get("roi_text", "")), _listed(at.get("corrected_text", ""))))
-        by_caption = _joined([[(text,) for text in one.texts] for one in found.values()])
-        by_source = _joined(
-            [[*((text,) for text in one.texts), ("video", _video(path))] for path, one in found.items()]
-        )
-        splits: dict[int, Split | None] = {}
-        for (path, one), caption_group, source in zip(found.items(), by_caption, by_source, strict=True):
-            # One caption on both sides of the published split would be a leak: a group goes where its first row is.
-            split = splits.setdefault(source, parse_split(one.split) if one.split else None)
+        videos = [_video(path) for path in found]
+        pairs = list(zip(videos, found.values(), strict=True))
+        groups = _joined([[(video, text) for text in one.texts] for video, one in pairs])
+        splits: dict[str, Split | None] = {}
+        for (path, one), video, group in zip(found.items(), videos, groups, strict=True):
+            # A video on both sides of the published split would be a leak: it goes where its first row is.
+            split = splits.setdefault(video, parse_split(one.split) if one.split else None)
             texts = self._texts(one)
-            record = Record(path, path, f"g{source}", split=split, study=f"c{caption_group}", row=one.row, texts=texts)
-            records.append(record)
+            records.append(Record(path, path, video, split=split, study=f"c{group}", row=one.row, texts=texts))
         left_out = ", ".join(f"{count} {reason}" for reason, count in impure.most_common())
         return Manifest(
             name=table.path.name,
@@ -133,7 +132,7 @@ def _video(path: str) -> str:
     return found[1] if found else path
 
 
-def _joined(keys: list[list[tuple[str, ...]]]) -> list[int]:
+def _joined(keys: list[list[tuple[str, str]]]) -> list[int]:
     """Number of the group that each item is in, where items that share a key are in one (union-find)."""
     parent = list(range(len(keys)))
 
@@ -143,7 +142,7 @@ def _joined(keys: list[list[tuple[str, ...]]]) -> list[int]:
             item = parent[item]
         return item
 
-    first: dict[tuple[str, ...], int] = {}
+    first: dict[tuple[str, str], int] = {}
     for item, own in enumerate(keys):
         for key in own:
             one, other = top(item), top(first.setdefault(key, item))

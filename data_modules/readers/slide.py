@@ -27,7 +27,6 @@ _FINER = 1.1
 _SAME = 1e-3
 """How far a resolution may be from a whole multiple of a level's to be taken for it; a quarter of a pixel in 256."""
 _BLOCK = 1024
-_STRIP = 128
 PLAUSIBLE = (0.02, 100.0)
 """Microns per pixel that a slide can have; what scanners write when they know none lies outside."""
 
@@ -160,18 +159,16 @@ def shrunk(pixels: Pixels, factor: int, out: Pixels | None = None) -> Pixels:
         return _given(pixels, out)
     if factor != 2:
         return _given(np.array(Image.fromarray(pixels).reduce(factor)), out)
-    # 20x from 40x is what is asked for most, and several times as fast in whole rows that stay in the cache.
+    # 20x from 40x is what is asked for most, and several times as fast in whole rows.
     height, width, _ = pixels.shape
     result = np.empty((height // 2, width // 2, 3), np.uint8) if out is None else out
     rows = np.ascontiguousarray(pixels).reshape(height, width * 3)
-    for top in range(0, height, _STRIP):
-        strip = rows[top : top + _STRIP]
-        pairs = np.add(strip[0::2], strip[1::2], dtype=np.uint16)
-        sums = pairs[:, :-3] + pairs[:, 3:]
-        sums += 2
-        sums >>= 2
-        for colour in range(3):
-            result[top // 2 : (top + _STRIP) // 2, :, colour] = sums[:, colour::6]
+    pairs = np.add(rows[0::2], rows[1::2], dtype=np.uint16)
+    sums = pairs[:, :-3] + pairs[:, 3:]
+    sums += 2
+    sums >>= 2
+    for colour in range(3):
+        result[..., colour] = sums[:, colour::6]
     return result
 
 

@@ -149,12 +149,15 @@ class TiffSlide(SlideReader):
             right, bottom = min(right, -(-tiled.width // shrink)), min(bottom, -(-tiled.height // shrink))
         for row in range(max(0, top) // high, -(-bottom // high)):
             for column in range(max(0, left) // wide, -(-right // wide)):
-                pixels = self._tile(level, row * tiled.columns + column, shrink, keep=not aligned)
+                number = row * tiled.columns + column
                 x0, x1 = max(left, column * wide), min(right, (column + 1) * wide)
                 y0, y1 = max(top, row * high), min(bottom, (row + 1) * high)
-                result[y0 - top : y1 - top, x0 - left : x1 - left] = pixels[
-                    y0 - row * high : y1 - row * high, x0 - column * wide : x1 - column * wide
-                ]
+                target = result[y0 - top : y1 - top, x0 - left : x1 - left]
+                if aligned and target.shape[:2] == (high, wide):
+                    shrunk(self._decoded(level, number, self._scratch(level, fresh=False)), shrink, target)
+                    continue
+                pixels = self._tile(level, number, shrink, keep=not aligned)
+                target[:] = pixels[y0 - row * high : y1 - row * high, x0 - column * wide : x1 - column * wide]
         return result
 
     def _tile(self, level: int, number: int, shrink: int, keep: bool) -> Pixels:

@@ -91,6 +91,12 @@ class BlockCache:
                     self._forget_oldest()
         return future.result()
 
+    def clear(self) -> None:
+        """Forget all blocks."""
+        with self._lock:
+            self._held.clear()
+            self._size = 0
+
     def _forget_oldest(self) -> None:
         key, future = next(iter(self._held.items()))
         if not future.done():

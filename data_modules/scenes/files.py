@@ -191,4 +191,10 @@ def _seen(values: np.ndarray, nodata: float | None) -> np.ndarray:
         seen = np.ones(values.shape[1:], bool)
     if nodata is None or np.isnan(nodata):
         return seen
-    return seen & (values != np.array(nodata).astype(values.dtype)).any(axis=0)
+    hole = np.array(nodata).astype(values.dtype)
+    held = values[0] != hole
+    # Most windows were seen everywhere, which one band can tell.
+    if not held.all():
+        for band in values[1:]:
+            held |= band != hole
+    return seen & held

@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def check_tensors(method: str, own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """Raise where names or shapes of the saved tensors are not those of the adapter."""
+    """Raise where names, shapes or types of the saved tensors are not those of the adapter."""
     if set(own) != set(found):
         missing, unknown = sorted(set(own) - set(found)), sorted(set(found) - set(own))
         raise ValueError(f"{method}: the saved adapter does not fit; missing {missing[:5]}, unknown {unknown[:5]}")
@@ -18,6 +18,8 @@ def check_tensors(method: str, own: Mapping[str, Tensor], found: Mapping[str, Te
                 f"{method}: the saved {name} is {tuple(found[name].shape)}, here it is {tuple(tensor.shape)}; the "
                 "adapter was made for another backbone or other classes"
             )
+        if tensor.dtype != found[name].dtype:
+            raise ValueError(f"{method}: the saved {name} holds {found[name].dtype}, it should hold {tensor.dtype}")
 
 
 def check_support(method: str, saved: Mapping[str, Tensor]) -> None:

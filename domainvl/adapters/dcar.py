@@ -167,7 +167,7 @@ class DCAR(Adapter):
 def _real_words(state: TokenState) -> Tensor:
     """Words of the text itself: no start, no learned vector, not what is pooled, nothing behind it, `[C, L]`."""
     places = torch.arange(state.length, device=state.tokens.device)
-    real = (places >= state.prefix).expand(len(state.tokens), -1)
+    real = (places >= state.prefix).expand(state.tokens.shape[0], -1)
     if state.keep is not None:
         real = real & state.keep.bool()
     for span in state.spans.values():

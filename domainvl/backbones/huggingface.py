@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -67,6 +68,10 @@ class HuggingFace(Backbone):
     def places(self, texts: Sequence[str], ids: Tensor) -> list[Places]:
         """See `Backbone.places`."""
         return places_of(self.tokenizer, texts, ids, fixed=self._fixed_length)
+
+    def files(self) -> list[Path]:
+        """The files of the checkpoint, weights and all."""
+        return sorted(file for file in self._source.folder.iterdir() if file.is_file())
 
     def spec(self) -> BackboneSpec:
         """Which model this is."""

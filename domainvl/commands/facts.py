@@ -15,9 +15,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from domainvl.data.images import ImageSet
 from domainvl.data.module import DataModule
 from domainvl.evaluation.files import plain, whole_file
-from domainvl.evaluation.image_copies import Fingerprints
 from domainvl.evaluation.leakage import Leakage, SplitContent, check_leakage
 from domainvl.runs import Run
+from domainvl.tasks.leakage import fingerprints
 
 _ORDER = ("train", "validate", "test")
 
@@ -125,12 +125,7 @@ def _shared(data: DataModule) -> Leakage | None:
 
 def _content(images: ImageSet) -> SplitContent:
     ids = [record.id for record in images.records]
-    patients = [record.patient for record in images.records]
-    pixels = images.pixels
-    # The slices of a volume are no colours, and a bag of tiles is no picture.
-    if not isinstance(pixels, torch.Tensor) or pixels.dtype != torch.uint8 or pixels.shape[1:2] != (3,):
-        return SplitContent(ids, patients)
-    return SplitContent(ids, patients, Fingerprints.of(one.permute(1, 2, 0).numpy() for one in pixels))
+    return SplitContent(ids, [record.patient for record in images.records], fingerprints(images))
 
 
 def _device(device: torch.device) -> str:

@@ -109,7 +109,7 @@ class _Look(Callback):
             maps = self._maps(images)
         for row, (name, position) in enumerate(zip(batch["id"], batch["index"].tolist(), strict=True)):
             own = {
-                (model, label): values[row, column].float().cpu().numpy()
+                (model, label): _middle(values[row, column]).float().cpu().numpy()
                 for model, values in maps.items()
                 for column, label in enumerate(self.data.classes)
             }
@@ -124,6 +124,11 @@ def _shares(boxes: Sequence[Box], preset: Any) -> list[tuple[str, tuple[float, f
     placed = [(box.phrase, preset_box(box, preset)) for box in boxes]
     size = preset.size
     return [(phrase, (x[0] / size, x[1] / size, x[2] / size, x[3] / size)) for phrase, x in placed if x is not None]
+
+
+def _middle(values: Tensor) -> Tensor:
+    """A map `[H, W]`, or the middle slice of one of a volume, `[D, H, W]`."""
+    return values[len(values) // 2] if values.dim() == 3 else values
 
 
 def _shown(image: Tensor, preset: Any) -> np.ndarray:

@@ -11,6 +11,10 @@ A batch is a dict:
     id       list of B image names
     patient  list of B patients
 
+Where organs of volumes are asked for (`OrganDecoder`), on the device:
+
+    organs   uint8 `[B, D, H, W]`, number of the organ that each voxel of the window belongs to, 0 for none
+
 With `DataModule.texts` it also holds:
 
     text       list of B texts: drawn by seed, epoch and record (training), or the whole text of the first view there is

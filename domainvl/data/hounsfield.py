@@ -88,22 +88,42 @@ def check_hounsfield(voxels: NDArray[np.int16] | NDArray[np.float32]) -> None:
 
 def anatomy(volume: Volume) -> Anatomy:
     """Find body and lungs."""
+    body, inside, steps = _found(volume)
+    if not body.any():
+        return Anatomy(None, None, 0.0)
+    box = _box(body, steps, volume.voxels.shape)
+    air = float(np.count_nonzero(inside)) * _millilitres(volume, steps)
+    return Anatomy(box, _box(inside, steps, volume.voxels.shape) if inside.any() else None, air)
+
+
+def regions(volume: Volume) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which voxels are lungs (air inside the body) and which are body without them, `[D, H, W]` each."""
+    body, inside, steps = _found(volume)
+    places = [
+        np.rint(np.arange(length) / step).astype(np.int64).clip(0, there - 1)
+        for length, step, there in zip(volume.voxels.shape, steps, body.shape, strict=True)
+    ]
+    return inside[np.ix_(*places)], (body & ~inside)[np.ix_(*places)]
+
+
+def _found(volume: Volume) -> tuple[NDArray[np.bool_], NDArray[np.bool_], list[int]]:
+    """Body and enclosed air on a coarse copy, and how many voxels lie from one of its voxels to the next."""
     import SimpleITK as sitk
 
     steps = [max(1, round(_STEP / spacing)) for spacing in volume.spacing]
     coarse = volume.voxels[tuple(slice(None, None, step) for step in steps)]
-    millilitres = float(np.prod([step * length for step, length in zip(steps, volume.spacing, strict=True)])) / 1000
     dense = sitk.GetImageFromArray((coarse > _AIR).astype(np.uint8))
     # A table is thin: it goes before the largest part is looked for, so that it cannot hang on to the body.
     opened = sitk.BinaryMorphologicalOpening(dense, [1, 1, 0])
     largest = sitk.RelabelComponent(sitk.ConnectedComponent(opened), sortByObjectSize=True) == 1
     body = sitk.GetArrayFromImage(largest).astype(bool)
     if not body.any():
-        return Anatomy(None, None, 0.0)
-    inside = _enclosed(coarse, max(1, int(_BLOB / millilitres)))
-    box = _box(body, steps, volume.voxels.shape)
-    air = float(np.count_nonzero(inside)) * millilitres
-    return Anatomy(box, _box(inside, steps, volume.voxels.shape) if inside.any() else None, air)
+        return body, np.zeros_like(body), steps
+    return body, _enclosed(coarse, max(1, int(_BLOB / _millilitres(volume, steps)))), steps
+
+
+def _millilitres(volume: Volume, steps: list[int]) -> float:
+    return float(np.prod([step * length for step, length in zip(steps, volume.spacing, strict=True)])) / 1000
 
 
 def _enclosed(coarse: NDArray[np.int16] | NDArray[np.float32], least: int) -> NDArray[np.bool_]:

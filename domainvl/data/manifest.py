@@ -56,6 +56,7 @@ class Record:
         texts: Further texts by name, for example of a column `caption`.
         boxes: Phrases and where in the picture they are true.
         part: Which part of the file, as its decoder counts (a window's left, top, width, height); empty for all of it.
+        organs: Label map of its organs, relative to the root; a file, or a folder of masks.
     """
 
     id: str
@@ -72,6 +73,7 @@ class Record:
     texts: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
     boxes: tuple[Box, ...] = ()
     part: tuple[int, ...] = ()
+    organs: str = ""
 
     @property
     def key(self) -> str:

@@ -79,25 +79,38 @@ class VolumeDecoder(Decoder):
 
     def read(self, record: Record, root: Path) -> Tensor:
         """int16 `[D, H, W]` from the middle of the volume, air around what is too small."""
+        entry = self.entry(record, root)
+        if self.preset.crop == "resize":
+            return self.preset.fit(torch.from_numpy(entry.voxels().copy()))
+        return self.window(entry, self.preset.air)
+
+    def entry(self, record: Record, root: Path) -> Entry:
+        """The prepared volume of a record; UnreadableImage with the reason when there is none."""
         entry = self._known.get(self._name(record, root))
         if entry is None:
             (made,) = self.prepare([record], root, 1, "preparing a volume")
             if isinstance(made, str):
                 raise UnreadableImage(made)
             entry = made
-        if self.preset.crop == "resize":
-            return self.preset.fit(torch.from_numpy(entry.voxels().copy()))
+        return entry
+
+    def window(self, entry: Entry, fill: int) -> Tensor:
+        """What `read` cuts out of a volume, or of anything on the same grid, int16 `[D, H, W]`."""
         start = [
             _middle(there, wanted) - more
             for there, wanted, more in zip(entry.shape, self.preset.size, self.margin, strict=True)
         ]
-        return entry.crop(start, self.shape, self.preset.air)
+        return entry.crop(start, self.shape, fill)
 
     def finish(self, batch: Tensor) -> Tensor:
         """Hounsfield units `[B, D, H, W]` to windows `[B, C, D, H, W]`, without the margin."""
-        if tuple(batch.shape[-3:]) != tuple(self.preset.size):
-            batch = shifted(batch, torch.full((len(batch), 3), 0.5), self.preset.size)
-        return self.preset.normalise(batch)
+        return self.preset.normalise(self.middle(batch))
+
+    def middle(self, batch: Tensor) -> Tensor:
+        """Volumes `[B, ..., D, H, W]` without the margin, where they still have it."""
+        if tuple(batch.shape[-3:]) == tuple(self.preset.size):
+            return batch
+        return shifted(batch, torch.full((len(batch), 3), 0.5), self.preset.size)
 
     def prepare(self, records: Sequence[Record], root: Path, workers: int, title: str) -> list[Entry | str]:
         """Make the volumes of a set, all that are missing; for every record its volume or the reason."""
@@ -142,7 +155,7 @@ class Shift:
             raise ValueError(f"Shift: views is {self.views}; give 1 or more, or null for new ones in every epoch")
 
     def __call__(self, images: Tensor, draw: Tensor | None = None) -> Tensor:
-        """Cut the window out of `[B, D, H, W]` with margins, somewhere else for each volume."""
+        """Cut the window out of `[B, ..., D, H, W]` with margins, somewhere else for each volume."""
         draw = torch.rand(images.shape[0], self.NUMBERS) if draw is None else draw
         size = [length - 2 * more for length, more in zip(images.shape[-3:], self.voxels, strict=True)]
         return shifted(images, draw, size)
@@ -152,20 +165,22 @@ def shifted(volumes: Tensor, places: Tensor, size: Sequence[int]) -> Tensor:
     """Windows out of volumes.
 
     Args:
-        volumes: `[B, D, H, W]`.
+        volumes: `[B, ..., D, H, W]`.
         places: 0 for the first possible place to 1 for the last, `[B, 3]`.
         size: Slices, rows and columns of a window.
 
     Returns:
-        `[B, *size]`.
+        `[B, ..., *size]`.
     """
-    return torch.stack(list(_windows(volumes, places, size))) if len(volumes) else volumes.new_empty(0, *size)
+    if not len(volumes):
+        return volumes.new_empty(*volumes.shape[:-3], *size)
+    return torch.stack(list(_windows(volumes, places, size)))
 
 
 def _windows(volumes: Tensor, places: Tensor, size: Sequence[int]) -> Iterator[Tensor]:
     for volume, place in zip(volumes, places.tolist(), strict=True):
         window = volume
-        for axis, (share, wanted) in enumerate(zip(place, size, strict=True)):
+        for axis, share, wanted in zip((-3, -2, -1), place, size, strict=True):
             room = volume.shape[axis] - wanted
             if room < 0:
                 raise ValueError(f"shifted: a window of {tuple(size)} does not fit into {tuple(volume.shape)}")

@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ from torch import Tensor
 
 from domainvl.data.rejects import UnreadableImage
 from domainvl.data.volume import Matrix, Volume
-from domainvl.data.volume_plan import VolumePlan
 from domainvl.progress import shown
 
 _VERSION = 1
@@ -126,6 +125,21 @@ def key_of(files: Iterable[Path], *more: str) -> str:
     return digest.hexdigest()[:24]
 
 
+class Plan(Protocol):
+    """How volumes are prepared: `VolumePlan` for scans, `OrganPlan` for label maps."""
+
+    @property
+    def digest(self) -> str:
+        """Over everything that changes a stored voxel."""
+
+    @property
+    def size(self) -> tuple[int, int, int] | None:
+        """Voxels of every stored volume, where that is known before."""
+
+    def prepare(self, volume: Volume) -> tuple[NDArray[np.int16], Matrix]:
+        """Voxels `[D, H, W]` and their affine; UnreadableImage with the reason when there are none."""
+
+
 class VolumeStore:
     """The prepared volumes of one plan.
 
@@ -135,7 +149,7 @@ class VolumeStore:
         budget: GiB that all plans' volumes may take together; what was not used for longest goes first.
     """
 
-    def __init__(self, root: Path, plan: VolumePlan, budget: float = 100.0) -> None:
+    def __init__(self, root: Path, plan: Plan, budget: float = 100.0) -> None:
         if budget <= 0:
             raise ValueError(f"VolumeStore: budget is {budget} GiB; it must be positive")
         self.root = root

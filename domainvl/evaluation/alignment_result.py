@@ -26,6 +26,9 @@ from domainvl.evaluation.result import (
 )
 from domainvl.evaluation.retrieval import STUDY, Pairs, Retrieval, RetrievalProtocol, plan, same_labels, searched_images
 
+_RANKED = ("auroc_macro", "auprc_macro")
+"""What is counted of classes by organ."""
+
 
 @dataclass(frozen=True, eq=False)
 class Embeddings:
@@ -49,6 +52,7 @@ class AlignmentPredictions:
         zero_shot: The untouched model.
         adapted: The adapted model; None for a zero-shot run.
         classes: Probabilities and labels, where there are classes; may be of some of the images only.
+        by_organ: The same for classes that were looked for in their organ alone; not valid where it is not there.
         zero_shot_phrases: Grounding scores of the untouched model, where there are boxes.
         adapted_phrases: The same phrases by the adapted model.
     """
@@ -57,6 +61,7 @@ class AlignmentPredictions:
     zero_shot: Embeddings
     adapted: Embeddings | None = None
     classes: Predictions | None = field(default=None, repr=False)
+    by_organ: Predictions | None = field(default=None, repr=False)
     zero_shot_phrases: Phrases | None = None
     adapted_phrases: Phrases | None = None
 
@@ -169,6 +174,13 @@ def evaluate_alignment(
     if predictions.classes is not None and predictions.classes.labels is not None:
         classes = evaluate(predictions.classes, seed=seed, resamples=resamples)
         parts.append((classes.zero_shot, classes.adapted, classes.difference))
+    per_class = {} if classes is None else dict(classes.per_class)
+    if predictions.by_organ is not None:
+        organs = evaluate(predictions.by_organ, seed=seed, resamples=resamples)
+        models = (organs.zero_shot, organs.adapted or {}, organs.difference or {})
+        first, second, change = ({_organ(name): one[name] for name in _RANKED if name in one} for one in models)
+        parts.append((first, second, change))
+        per_class |= {f"{name}, in its organ": result for name, result in organs.per_class.items()}
     patients = len(set(pairs.patients))
     counts = {"images": len(pairs.images), "texts": len(pairs.owners), "patients": patients}
     notes = _retrieval_notes(found[0]) + _phrase_notes(phrases) + _patient_notes(patients)
@@ -178,7 +190,7 @@ def evaluate_alignment(
         zero_shot={name: value for part in parts for name, value in part[0].items()},
         adapted=None if predictions.adapted is None else _merged([part[1] for part in parts]),
         difference=None if predictions.adapted is None else _merged([part[2] for part in parts]),
-        per_class={} if classes is None else classes.per_class,
+        per_class=per_class,
         retrieval=found[0].facts(),
         grounding=phrases[0].facts() if phrases else None,
         leakage=leakage,
@@ -198,7 +210,15 @@ def headline_alignment(predictions: AlignmentPredictions, protocol: RetrievalPro
     if phrases is not None:
         found |= phrases.values()
     values = {name: float(value) for name, value in found.items() if np.isfinite(value)}
-    return values | ({} if predictions.classes is None else headline(predictions.classes))
+    values |= {} if predictions.classes is None else headline(predictions.classes)
+    if predictions.by_organ is not None:
+        by_organ = headline(predictions.by_organ)
+        values |= {_organ(name): by_organ[name] for name in _RANKED if name in by_organ}
+    return values
+
+
+def _organ(name: str) -> str:
+    return f"organ_{name}"
 
 
 def _compared(

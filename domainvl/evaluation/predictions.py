@@ -62,6 +62,11 @@ class Predictions:
             return self.valid
         return np.full((len(self.ids), len(self.classes)), self.labels is not None)
 
+    @property
+    def final(self) -> NDArray[np.floating]:
+        """Probabilities of the adapted model, or of zero-shot where nothing was learned, `[N, C]`."""
+        return self.zero_shot if self.adapted is None else self.adapted
+
     def _check_names(self) -> None:
         if len(self.patients) != len(self.ids):
             raise ValueError(f"Predictions: {len(self.patients)} patients for {len(self.ids)} ids; give one per row")

@@ -146,8 +146,7 @@ def headline(predictions: Predictions) -> dict[str, float]:
     """Values without intervals, of the adapted model or else of zero-shot; cheap enough for each epoch."""
     if predictions.labels is None:
         return {}
-    scores = predictions.zero_shot if predictions.adapted is None else predictions.adapted
-    overall = _point(predictions.labels, predictions.known, scores).overall
+    overall = _point(predictions.labels, predictions.known, predictions.final).overall
     return {name: float(value) for name, value in overall.items() if np.isfinite(value)}
 
 

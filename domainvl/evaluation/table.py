@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _LABELS = {
     "auroc_macro": "AUROC, mean",
     "auprc_macro": "AUPRC, mean",
+    "organ_auroc_macro": "AUROC, organs",
+    "organ_auprc_macro": "AUPRC, organs",
     "accuracy": "accuracy",
     "accuracy_balanced": "bal. accuracy",
     "f1_macro": "F1, mean",

@@ -1,15 +1,23 @@
 """Adapters that travel: saving, reading and loading adapter folders."""
 
 from domainvl.hub.card import FORMAT_VERSION, AdapterCard, make_adapter, read_adapter_card
-from domainvl.hub.folder import SavedAdapter, load_adapter, read_adapter, save_adapter
+from domainvl.hub.folder import SavedAdapter, copy_adapter, load_adapter, read_adapter, save_adapter
+from domainvl.hub.merge import write_merged
+from domainvl.hub.remote import backbone_of, base_licence, located, push
 
 __all__ = [
     "FORMAT_VERSION",
     "AdapterCard",
     "SavedAdapter",
+    "backbone_of",
+    "base_licence",
+    "copy_adapter",
     "load_adapter",
+    "located",
     "make_adapter",
+    "push",
     "read_adapter",
     "read_adapter_card",
     "save_adapter",
+    "write_merged",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,9 +11,12 @@ import domainvl
 from domainvl import adapters
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import BackboneSpec
+from domainvl.data.prompts import PromptSet
+from domainvl.hub.untrusted import inner_file, read_json
 
 FORMAT_VERSION = 1
 CARD = "domainvl.json"
+_MOST_BYTES, _MOST_PROMPTS = 4 * 2**20, 2_000_000
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,10 @@ class AdapterCard:
     prompts: dict[str, Any]
     versions: dict[str, str]
     format_version: int = FORMAT_VERSION
+
+    def prompt_set(self) -> PromptSet:
+        """The prompts, checked."""
+        return PromptSet(**self.prompts)
 
     def build(self) -> Adapter:
         """The method with its arguments, not yet attached."""
@@ -82,7 +88,7 @@ def make_adapter(name: str, init_args: Mapping[str, Any]) -> Adapter:
     try:
         made: Adapter = getattr(adapters, name)(**arguments)
     except TypeError as error:
-        raise ValueError(f"{CARD}: {name} does not take the arguments {dict(init_args)}: {error}") from None
+        raise ValueError(f"{CARD}: {name} does not take the arguments {', '.join(init_args)}: {error}") from None
     return made
 
 
@@ -112,10 +118,7 @@ def read_adapter_card(folder: Path | str) -> AdapterCard:
             )
         state = "is not a folder" if there is None else f"has no {CARD}; it has {there}"
         raise ValueError(f"no adapter: {folder} {state}. A run writes its own to RUN/adapter")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is damaged ({error}); copy or download the adapter again") from None
+    values = read_json(inner_file(folder, CARD), _MOST_BYTES)
     return _parsed(path, values)
 
 
@@ -145,8 +148,15 @@ def _parsed(path: Path, values: Any) -> AdapterCard:
     for name, kind in kinds.items():
         if not isinstance(values.get(name), kind):
             raise ValueError(f"{path}: {name!r} should be a {kind.__name__}, got {values.get(name)!r}")
-    if not all(isinstance(name, str) for name in values["classes"]):
-        raise ValueError(f"{path}: 'classes' should hold names, got {values['classes'][:5]}")
+    unknown = sorted(set(values) - {*kinds, "format_version"})
+    if unknown:
+        raise ValueError(f"{path} says {', '.join(unknown[:5])}, which format {FORMAT_VERSION} does not have")
+    classes = values["classes"]
+    if not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"{path}: 'classes' should hold names, got {classes[:5]}")
+    if not classes or len(set(classes)) < len(classes):
+        raise ValueError(f"{path}: 'classes' should hold different names, got {classes[:5]}")
+    _check_prompts(path, values["prompts"], len(classes))
     known = {field.name for field in fields(BackboneSpec)}
     # Folders of before do not say how texts are read.
     spec = {"reading": ""} | values["backbone"]
@@ -154,3 +164,27 @@ def _parsed(path: Path, values: Any) -> AdapterCard:
         raise ValueError(f"{path}: 'backbone' should hold {', '.join(sorted(known))}, got {spec}")
     parsed = {name: values[name] for name in kinds} | {"backbone": BackboneSpec(**spec)}
     return AdapterCard(**parsed, format_version=values["format_version"])
+
+
+def _check_prompts(path: Path, prompts: dict[str, Any], classes: int) -> None:
+    """Raise unless these are the arguments of a `PromptSet` that a text tower can read in reasonable time."""
+    lists = [prompts.get("templates"), prompts.get("negatives", []), *_lists(prompts.get("names", {}))]
+    if not set(prompts) <= {"templates", "negatives", "names"} or not all(_are_texts(one) for one in lists):
+        raise ValueError(
+            f"{path}: 'prompts' should hold lists of texts: templates, negatives, and names by class; got "
+            f"{', '.join(prompts)}"
+        )
+    most = max((len(one) for one in lists[2:] if one is not None), default=1)
+    count = classes * most * sum(len(one) for one in lists[:2] if one is not None)
+    if count > _MOST_PROMPTS:
+        raise ValueError(f"{path}: 'prompts' makes {count:,} sentences; at most {_MOST_PROMPTS:,} are read")
+    PromptSet(**prompts)
+
+
+def _lists(names: Any) -> list[Any]:
+    """The values of a map; one thing that is no list where there is no map."""
+    return list(names.values()) if isinstance(names, dict) else [None]
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)

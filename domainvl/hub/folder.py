@@ -16,13 +16,13 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -31,8 +31,11 @@ from domainvl.adapters import Adapter, Compose
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.hub.card import CARD, AdapterCard, read_adapter_card
 from domainvl.hub.readme import hub_id, model_card, without_paths
+from domainvl.hub.untrusted import check_sizes, inner_file, read_tensors
 
 TENSORS = "domainvl.safetensors"
+FILES = (CARD, TENSORS, "README.md", "recipe.yaml", "adapter_config.json", "adapter_model.safetensors")
+"""What an adapter folder may hold; nothing else is downloaded."""
 _LIBRARIES = ("torch", "transformers", "open_clip_torch", "timm", "peft", "safetensors")
 _ADAPTER, _SCALE = "adapter.", "logit_scale"
 
@@ -94,10 +97,7 @@ def save_adapter(
         tensors[_SCALE] = logit_scale.detach()
     tensors = {name: tensor.cpu().contiguous().clone() for name, tensor in tensors.items()}
     clean = without_paths(recipe)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
-    staging.mkdir()
-    try:
+    with _whole(folder) as staging:
         text = json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n"
         (staging / CARD).write_text(text, encoding="utf-8")
         # Not save_file: it makes files that nobody else on the machine can read.
@@ -105,9 +105,30 @@ def save_adapter(
         (staging / "recipe.yaml").write_text(clean, encoding="utf-8")
         (staging / "README.md").write_text(model_card(card, clean, metrics), encoding="utf-8")
         adapter.export(staging, hub_id(backbone))
-        _swap(staging, folder)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    return folder
+
+
+def copy_adapter(
+    source: Path, folder: Path, metrics: Mapping[str, Any] | None, facts: Mapping[str, Any] | None, licence: str | None
+) -> Path:
+    """Write an adapter folder to another place, with a model card that says more; whole or not at all.
+
+    Args:
+        source: An adapter folder.
+        folder: Where to; an older adapter there is replaced.
+        metrics: See `model_card`, as for all that follow.
+        facts: Counts of the data.
+        licence: Of the model below.
+    """
+    card = read_adapter_card(source)
+    recipe = without_paths(inner_file(source, "recipe.yaml").read_text(encoding="utf-8"))
+    with _whole(folder) as staging:
+        for name in FILES:
+            if inner_file(source, name).is_file():
+                shutil.copyfile(source / name, staging / name)
+        (staging / "recipe.yaml").write_text(recipe, encoding="utf-8")
+        text = model_card(card, recipe, metrics, facts, licence)
+        (staging / "README.md").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -120,15 +141,14 @@ def read_adapter(folder: Path | str, backbone: BackboneSpec) -> SavedAdapter:
     folder = Path(folder)
     card = read_adapter_card(folder)
     card.check(backbone)
-    path = folder / TENSORS
+    path = inner_file(folder, TENSORS)
     if not path.is_file():
         raise ValueError(f"{folder} has no {TENSORS}; copy or download the adapter again")
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}); copy or download the adapter again") from None
+    tensors = read_tensors(path)
+    check_sizes(folder / CARD, card.init_args, tensors)
     scale = tensors.pop(_SCALE, None)
+    if scale is not None and (scale.numel() != 1 or not scale.is_floating_point()):
+        raise ValueError(f"{path}: {_SCALE} should be one number, got {scale.dtype} {tuple(scale.shape)}")
     unknown = sorted(name for name in tensors if not name.startswith(_ADAPTER))
     if unknown:
         raise ValueError(f"{path} holds tensors that no adapter has: {unknown[:5]}")
@@ -174,6 +194,20 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[Path]:
+    """A folder to write into, which takes the place of `folder` once everything is there."""
+    _refuse_foreign(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    staging = folder.parent / f".{folder.name}.{uuid.uuid4().hex[:8]}"
+    staging.mkdir()
+    try:
+        yield staging
+        _swap(staging, folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -20,8 +20,16 @@ _BODY = """
 A [domainvl](https://github.com/domainvl/domainvl) adapter: {adapter} on top of {base}, which it needs and does not
 contain. It scores {count} classes{together}: {classes}.
 
-{results}
+{results}{data}
 ## Use
+
+```python
+import domainvl
+model = domainvl.load("USER/NAME")  # or the folder
+model.predict(["image.png"])  # probabilities of model.classes
+```
+
+Intended for research on images like those it was trained on. First of all, measure it on your own labelled data:
 
 ```
 python -m domainvl test recipe.yaml --adapter FOLDER
@@ -33,7 +41,7 @@ another preprocessing preset is refused.
 ## Limits
 
 A research artefact, not a medical device. Its numbers, where given, are for that data alone; measure it on
-yours before you believe it.
+yours before you believe it: scanners, patients and labels of another place change them.
 """
 
 
@@ -51,8 +59,22 @@ def hub_id(backbone: BackboneSpec) -> str | None:
     return name if name.count("/") == 1 and not name.startswith(("/", "builtin:")) else None
 
 
-def model_card(card: AdapterCard, recipe: str, metrics: Mapping[str, Any] | None) -> str:
-    """README.md with its YAML head."""
+def model_card(
+    card: AdapterCard,
+    recipe: str,
+    metrics: Mapping[str, Any] | None,
+    facts: Mapping[str, Any] | None = None,
+    licence: str | None = None,
+) -> str:
+    """README.md with its YAML head.
+
+    Args:
+        card: The adapter.
+        recipe: How it was made, without paths.
+        metrics: `metrics.json` of the run.
+        facts: `run.json` of the run; counts alone are taken from it.
+        licence: Of the model below, as the Hub calls it; what is derived from a model stays under its terms.
+    """
     from huggingface_hub import EvalResult, ModelCardData
 
     base = hub_id(card.backbone)
@@ -79,6 +101,8 @@ def model_card(card: AdapterCard, recipe: str, metrics: Mapping[str, Any] | None
         model_name=title,
         base_model=base,
         base_model_relation="adapter" if base else None,
+        base_model_revision=card.backbone.revision if base else None,
+        license=licence,
         library_name="domainvl",
         pipeline_tag="zero-shot-image-classification",
         tags=["domainvl", card.adapter.lower(), "few-shot"],
@@ -94,6 +118,7 @@ def model_card(card: AdapterCard, recipe: str, metrics: Mapping[str, Any] | None
         together=" that may occur together" if card.multilabel else "",
         classes=f"{names} and {more} more" if more > 0 else names,
         results="" if metrics is None else _table(metrics),
+        data="" if facts is None or facts.get("data") is None else _counts(facts["data"]),
     )
     return f"---\n{head.to_yaml()}\n---\n{body}"
 
@@ -108,6 +133,14 @@ def _table(metrics: Mapping[str, Any]) -> str:
     for name, value in metrics["adapted"].items():
         before = metrics["zero_shot"].get(name)
         lines.append(f"| {name} | {_interval(before) if before else ''} | {_interval(value)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _counts(data: Mapping[str, Any]) -> str:
+    """How much data there was: numbers and names of classes, never a path, a name of a file or a patient."""
+    shots = "all labels" if data["shots"] is None else f"{data['shots']} labelled patients per class"
+    lines = ["", "## Data", "", f"Trained with {shots}.", "", "| split | images | patients |", "|---|---|---|"]
+    lines += [f"| {name} | {split['images']} | {split['patients']} |" for name, split in data["splits"].items()]
     return "\n".join(lines) + "\n"
 
 

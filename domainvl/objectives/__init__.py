@@ -16,6 +16,7 @@ from domainvl.objectives.kdsp import KDSP
 from domainvl.objectives.label_contrast import LabelContrast
 from domainvl.objectives.mgca_prototype import MgcaPrototype
 from domainvl.objectives.mgca_token import MgcaToken
+from domainvl.objectives.organ_contrast import OrganContrast
 from domainvl.objectives.phrase_regions import PhraseRegions
 from domainvl.objectives.prior_attribution import PriorAttribution
 from domainvl.objectives.prior_belief import PriorBelief
@@ -44,6 +45,7 @@ __all__ = [
     "MgcaPrototype",
     "MgcaToken",
     "Objective",
+    "OrganContrast",
     "PhraseRegions",
     "PriorAttribution",
     "PriorBelief",

@@ -10,8 +10,8 @@ from domainvl.evaluation.bootstrap import Interval
 from domainvl.evaluation.curves import GRID, Drawn, PrecisionRecall, Roc, bands
 from domainvl.evaluation.metrics import Bools, Floats, as_binary
 from domainvl.evaluation.predictions import Predictions
-from domainvl.report.html import Markup, div, figure, join, lead, section, tag
-from domainvl.report.names import MINUS, MODELS, counted, number, span
+from domainvl.report.html import Markup, div, figure, lead, section, tag
+from domainvl.report.names import MINUS, MODELS, number, span
 from domainvl.report.record import Record, as_interval
 from domainvl.report.svg import SHARE, Axis, Plot, strip
 from domainvl.report.table import Cell, table
@@ -69,7 +69,7 @@ def curves(record: Record) -> Markup | None:
     shown.sort()
     if not shown:
         return None
-    last = predictions.zero_shot if predictions.adapted is None else predictions.adapted
+    last = predictions.final
     drawn: list[Drawn] = [
         kind(binary[:, place], known[:, place], last[:, place].astype(np.float64)) for place in shown for kind in _KINDS
     ]
@@ -81,14 +81,13 @@ def curves(record: Record) -> Markup | None:
         own: Sequence[Ends | None] = around[2 * order : 2 * order + 2] or (None, None)
         pairs.append(_pair(predictions, place, binary[:, place], known[:, place], own))
     left = len(drawable) - len(shown)
-    said = (
-        "Left: what share of positives is found at which rate of false alarms; the diagonal is chance. Right: how many "
-    )
-    said += "of those called positive are; the dotted line is the share of positives, which is chance."
-    caption = (
-        f"Bands: pointwise 95 % over {_RESAMPLES} resamples of patients." if around else "One patient, so no bands."
-    )
-    caption += f" {counted(left, 'class')} with fewer positives left out.".replace("classs", "classes") if left else ""
+    said = "Left: what share of positives is found at which rate of false alarms; the diagonal is chance. Right: how "
+    said += "many of those called positive are; the dotted line is the share of positives, which is chance."
+    caption = "One patient, so no bands."
+    if around:
+        caption = f"Bands: pointwise 95 % over {_RESAMPLES} resamples of patients."
+    if left:
+        caption += f" Left out: the {left:,} with fewest positives."
     return section("curves", "Curves", lead(said), figure(caption, _legend(record), div("pairs", *pairs)))
 
 
@@ -123,4 +122,4 @@ def _pair(
                 plot.band(GRID, *own, model)
             x, y = kind(positive, known, column).corners(ones)
             plot.line(x[0], y[0], model)
-    return div("pair", tag("h4", name), div("two", join([roc.svg()]), join([recall.svg()])))
+    return div("pair", tag("h4", name), div("two", roc.svg(), recall.svg()))

@@ -65,16 +65,13 @@ def _overall(comparison: Comparison) -> Markup:
             tag("h3", metric(name)[0]),
             table(heads, lines, label=metric(name)[0], names=(0, 3, 4), sortable=True),
         ]
-    drawn = (
-        f" Intervals: 95 %, {comparison.resamples:,} resamples of patients, the same for all."
-        if comparison.resamples
-        else ""
-    )
     said = (
         f"{counted(comparison.images, 'image')} of {counted(comparison.patients, 'patient')}, the same for every model."
     )
-    said += f"{drawn} Differences are paired and taken from {reference}. Many comparisons find a difference by chance: "
-    said += "one in twenty where there is none."
+    if comparison.resamples:
+        said += f" Intervals: 95 %, {comparison.resamples:,} resamples of patients, the same for all."
+    said += f" Differences are paired and taken from {reference}. Many comparisons find a difference by chance: one in "
+    said += "twenty where there is none."
     return section("overall", "Metrics", lead(said), *parts)
 
 

@@ -22,7 +22,7 @@ def decisions(record: Record) -> Markup | None:
     if predictions is None or predictions.labels is None:
         return None
     which = MODELS[record.models[-1]]
-    scores = predictions.zero_shot if predictions.adapted is None else predictions.adapted
+    scores = predictions.final
     if predictions.multilabel:
         said = f"The {which} model, finding by finding, decided at a probability of {THRESHOLD:g}, which was not tuned."
         return section("decisions", "Decisions", lead(said), _findings(predictions, scores > THRESHOLD))
@@ -53,10 +53,8 @@ def calibration(record: Record) -> Markup | None:
         error = as_interval(record.metrics[model].get("calibration_error"))
         text = f"ECE {number(error.value)}" + (f" ({span(error)})" if span(error) else "")
         panels.append(div("panel", tag("h4", MODELS[model].capitalize()), tag("p", text, class_="sub"), plot.svg()))
-    said = (
-        "A probability that can be taken at its word lies on the diagonal: of all decisions stated with 0.8, 80 in 100 "
-    )
-    said += "are so. Below it the model is too sure, above it too modest."
+    said = "A probability that can be taken at its word lies on the diagonal: of all decisions stated with 0.8, 80 in "
+    said += "100 are so. Below it the model is too sure, above it too modest."
     pooled = "All findings together; the ECE is the mean over findings." if predictions.multilabel else ""
     caption = f"Grey bars: how many decisions. {pooled}".strip()
     return section("calibration", "Calibration", lead(said), figure(caption, div("panels", *panels)))
@@ -89,10 +87,8 @@ def _findings(predictions: Predictions, called: np.ndarray) -> Markup:
         grid = tag("table", tag("thead", head), tag("tbody", *rows), class_="four", aria_label=f"Decisions on {name}")
         rates = f"sensitivity {share(hit, hit + miss)}, specificity {share(clear, alarm + clear)}"
         cards.append(div("panel", tag("h4", name), tag("p", rates, class_="sub"), grid))
-    caption = (
-        "Rows: what the image shows. Shares are of the row; the fuller the colour, the more of it. Labels that are "
-    )
-    return figure(f"{caption}unknown do not count.", div("panels", *cards))
+    caption = "Rows: what the image shows. Shares are of the row; the fuller the colour, the more of its row. "
+    return figure(f"{caption}Labels that are unknown do not count.", div("panels", *cards))
 
 
 def _matrix(predictions: Predictions, called: np.ndarray) -> Markup:

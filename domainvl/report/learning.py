@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from domainvl.report.html import Markup, div, figure, join, lead, section, tag
+from domainvl.report.html import Markup, div, figure, lead, section, tag
 from domainvl.report.names import metric
 from domainvl.report.record import Record
 from domainvl.report.svg import Axis, Plot
@@ -64,4 +64,4 @@ def _panel(title: str, series: Sequence[tuple[str, Points]], end: float, share: 
             plot.dots([x for x, _ in points], [y for _, y in points], kind)
         legend.append(tag("span", tag("i", class_=f"key {kind}"), name))
     key = div("legend", *legend) if len(series) > 1 else None
-    return div("panel", tag("h4", title), join([plot.svg()]), key)
+    return div("panel", tag("h4", title), plot.svg(), key)

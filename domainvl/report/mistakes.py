@@ -40,7 +40,7 @@ def worst(record: Record) -> list[Mistake]:
     predictions = record.saved.classes
     if predictions is None or predictions.labels is None:
         return []
-    scores = predictions.zero_shot if predictions.adapted is None else predictions.adapted
+    scores = predictions.final
     names, labels = predictions.classes, np.asarray(predictions.labels)
     if predictions.multilabel:
         sure = np.where(predictions.known, np.where(labels == 1, 1 - scores, scores), 0)

@@ -73,7 +73,7 @@ def examples(record: Record) -> dict[str, list[str]]:
     predictions = record.saved.classes
     if predictions is None or predictions.labels is None:
         return {}
-    scores = predictions.zero_shot if predictions.adapted is None else predictions.adapted
+    scores = predictions.final
     labels = np.asarray(predictions.labels)
     found: dict[str, list[str]] = {}
     for place, name in enumerate(predictions.classes):
@@ -99,7 +99,7 @@ def maps(record: Record, seen: Mapping[str, Seen]) -> Markup | None:
                 # Each map in its own range: the two models have different temperatures.
                 scale = float(one.maps[model, label].max())
                 views.append(tag("div", one.mapped(model, label, scale), tag("small", MODELS[model])))
-            panels.append(div("panel wide", tag("h4", label), div("maps", *views)))
+            panels.append(div("panel", tag("h4", label), div("maps", *views)))
     if not panels:
         return None
     said = "Images that show a class and that the model calls so most surely. The stronger the colour, the more a "

@@ -12,6 +12,7 @@ from domainvl.evaluation.metrics import Floats
 from domainvl.report.html import Markup, tag
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 44.0, 12.0, 10.0, 38.0
+_NEAR = 0.6
 
 
 @dataclass(frozen=True)
@@ -169,13 +170,12 @@ def _text(text: str, x: float, y: float, anchor: str, kind: str = "tick", turned
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:
-    """Points as a path, without those that fall on the pixel of the one before."""
-    kept: list[str] = []
-    for across, down in points:
-        point = f"{_short(across)} {_short(down)}"
-        if not kept or kept[-1] != point:
+    """Points as a path, without those too near to see: a large data set has a corner for each row."""
+    kept: list[tuple[float, float]] = []
+    for place, point in enumerate(points):
+        if not kept or place == len(points) - 1 or math.dist(kept[-1], point) >= _NEAR:
             kept.append(point)
-    return "M" + "L".join(kept)
+    return "M" + "L".join(f"{_short(across)} {_short(down)}" for across, down in kept)
 
 
 def _short(value: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,17 @@ from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
 from domainvl.tasks.leakage import leakage_of, warn_of
+from domainvl.tasks.organ_pass import OrganPass
+from domainvl.tasks.organ_scores import OrganScores
 from domainvl.tasks.pair_rows import Aligned, classes_of, pairs_of
-from domainvl.tasks.pairs import LOCAL, PairPass, Part
+from domainvl.tasks.pairs import PairPass, Part
 from domainvl.tasks.phrase_maps import PhraseMaps
 from domainvl.tasks.queue import Queue
+from domainvl.tasks.remembered import remembered_images, remembered_texts
 from domainvl.tasks.rows import Rows, array
 from domainvl.tasks.schedule import Schedule
 from domainvl.tasks.scoring import Scoring
 from domainvl.tasks.teacher import Teacher
-from domainvl.tasks.text_pass import TextPass, leaves_texts_alone
 
 _CLASSES = "frozen/text@classes.pooled"
 """The untouched model's class names, `[C, D]`: attributes for objectives that look for them in images."""
@@ -61,6 +64,7 @@ class Alignment(Scoring):
         teacher: A running mean of the weights, for objectives that read `ema/...`.
         queue: Features of earlier batches, for objectives that read `queue/...`.
         train_temperature: Whether the factor on cosines is learned too; it is stored with the adapter.
+        organ_of: Organ of classes that evaluation also looks for in their organ's feature alone.
         encode_chunk: Images, or reports, that are encoded at once. Larger batches are recomputed chunk by chunk in
             the backward pass: same gradients, memory of one chunk, about a third more time.
         compare_splits: Whether splits are compared before training, for patients, copied images and repeated texts.
@@ -82,6 +86,7 @@ class Alignment(Scoring):
         teacher: Teacher | None = None,
         queue: Queue | None = None,
         train_temperature: bool = False,
+        organ_of: dict[str, str] | None = None,
         encode_chunk: int | None = None,
         compare_splits: bool = True,
         retrieval: ProtocolName | RetrievalProtocol = STUDY,
@@ -92,6 +97,7 @@ class Alignment(Scoring):
         self.teacher, self.queue = teacher, queue
         self.train_temperature = train_temperature
         self.encode_chunk = encode_chunk
+        self.organ_of = organ_of or {}
         self.compare_splits = compare_splits
         self._leakage: Leakage | None = None
         self.retrieval = RetrievalProtocol.named(retrieval) if isinstance(retrieval, str) else retrieval
@@ -115,6 +121,9 @@ class Alignment(Scoring):
         self._read_classes(data)
         self._attached = True
         views = {f"text@{name}" for name in data.text_views} | {"image@second"}
+        organs: Sequence[str] = getattr(data, "organ_names", ())
+        self._organ_scores = OrganScores(self.organ_of, self.classes, organs, self.multilabel)
+        adapter = self.adapter or PLAIN_ADAPTER
         self._pairs = PairPass(
             self.backbone,
             self.adapter,
@@ -122,10 +131,13 @@ class Alignment(Scoring):
             self._wanted - {_CLASSES},
             views,
             self.encode_chunk,
-            self._remembered_texts(),
+            remembered_texts(self.backbone, adapter, self.speed, self._wanted, self._setting),
+            OrganPass(organs, {FeatureKey.parse(key).view for key in self._wanted}),
         )
+        self._organs = OrganPass(organs, set(self.organ_of.values()))
         if stage == "fit":
             self._setup_training()
+            self._pairs.images = remembered_images(data, self.backbone, adapter, self.speed, self._setting)
             self._check_splits(data)
 
     def _check_splits(self, data: Any) -> None:
@@ -135,14 +147,9 @@ class Alignment(Scoring):
             if self._leakage is not None:
                 warn_of(self._leakage)
 
-    def _remembered_texts(self) -> TextPass | None:
-        """What a text tower that stays as it is says, from disk."""
-        if not self.speed.cache or not leaves_texts_alone(self.adapter or PLAIN_ADAPTER, self.backbone):
-            return None
-        keys = [FeatureKey.parse(key) for key in self._wanted]
-        tokens = any(key.source == "text" and key.stream in LOCAL for key in keys)
-        setting = f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
-        return TextPass(self.backbone, self.speed, tokens, setting)
+    @property
+    def _setting(self) -> str:
+        return f"{self.trainer.precision} {self.trainer.strategy.root_device.type}"
 
     def _setup_training(self) -> None:
         if self.train_temperature:
@@ -184,6 +191,8 @@ class Alignment(Scoring):
         if self.multilabel:
             blank["label"] = torch.zeros(2, len(self.classes), device=device)
             blank["valid"] = blank["label"] == 0
+        if self._pairs.organs:
+            blank["organs"] = self._pairs.organs.blank(image)
         for part in {key for role in ("", "ema", "frozen") for key in self._pairs.views(role)}:
             blank[part] = image if part.startswith("image") else ["no finding", "no change"]
         return blank
@@ -279,14 +288,18 @@ class Alignment(Scoring):
         adapter = maps.adapter
         boxes = self._boxes(batch)
         with nullcontext() if adapter is self.adapter or self.adapter is None else self.adapter.off():
-            image = self._pairs.encode(adapter, "image", batch["image"], tokens=any(boxes))
+            image = self._pairs.encode(adapter, "image", batch["image"], any(boxes) or bool(self._organs))
             found: dict[str, Any] = {"image": array(image["image.pooled"])}
             if "text" in batch:
                 found["text"] = self._said(adapter, self._asked(batch))
             if any(boxes):
                 found["phrases"] = maps.scores(image, boxes)
         if self.classes:
-            found["probability"] = array(self._scores.probability(self._class_scores(image, name)))
+            found["probability"] = array(self._probability(image, name))
+        if self._organs and "organs" in batch:
+            of_organs = self._organs.features(image, batch["organs"])
+            by_organ = self._organ_scores.found(of_organs, partial(self._probability, name=name))
+            found["by_organ"], found["organ_valid"] = (array(value) for value in by_organ)
         return found
 
     def _asked(self, batch: Batch) -> list[list[str]]:
@@ -311,6 +324,9 @@ class Alignment(Scoring):
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         return [data.boxes(position) for position in batch["index"].tolist()]
 
+    def _probability(self, image: Features, name: str) -> Tensor:
+        return self._scores.probability(self._class_scores(image, name))
+
     def _class_scores(self, image: Features, name: str) -> Tensor:
         if name == "zero_shot" or self.adapter is None:
             return self._scores.zero_shot(image["image.pooled"])
@@ -328,7 +344,7 @@ class Alignment(Scoring):
         rows = Rows(self._rows)
         self.predictions = self._classes = None
         if rows and "text" in rows:
-            self.predictions = pairs_of(rows, self.classes, self.multilabel)
+            self.predictions = pairs_of(rows, self.classes, self.multilabel, self._organ_scores.classes)
         elif rows and self.classes:
             self._classes = classes_of(rows, self.classes, self.multilabel)
 

@@ -50,7 +50,7 @@ class ClassMaps:
 
     @torch.no_grad()
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
-        """Maps of pictures `[B, 3, S, S]` by model, `zero_shot` and where there is one `adapted`, `[B, C, H, W]`."""
+        """Maps by model, `zero_shot` and where there is one `adapted`: `[B, C, H, W]`, of volumes `[B, C, D, H, W]`."""
         with (self.adapter or PLAIN_ADAPTER).off():
             found = {"zero_shot": self._maps(self._encoded(PLAIN_ADAPTER, image), self._scores.frozen)}
         if self.adapter is not None:

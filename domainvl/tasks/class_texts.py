@@ -56,8 +56,9 @@ class ClassTexts:
                     f"class {name!r} has no {'negative ' if multilabel else ''}prompt; multi-label zero-shot compares "
                     "a prompt that says yes with one that says no: give `negatives` in the recipe's prompts"
                 )
-        owner = [index for index, group in enumerate(groups) for _ in group]
-        rows = [text for group in groups for text in group]
+        owner = [index for index, group in enumerate(groups) for _ in group] or [0]
+        # Pairs need no classes, but a tokenizer wants a text; `ensemble` drops it again.
+        rows = [text for group in groups for text in group] or [""]
         numbers = torch.tensor(owner)
         negative = numbers >= len(classes) if multilabel else None
         return cls(replace(tokenize(rows), owner=numbers, negative=negative), numbers, len(groups))
@@ -68,8 +69,8 @@ class ClassTexts:
 
     def ensemble(self, rows: Tensor) -> Tensor:
         """Average the normalised features of a class's prompts: `[..., R, D] -> [..., count, D]`."""
-        if self.count == rows.shape[-2]:
-            return rows
+        if self.count in (0, rows.shape[-2]):
+            return rows[..., : self.count, :]
         unit = F.normalize(rows.float(), dim=-1)
         total = unit.new_zeros(*unit.shape[:-2], self.count, unit.shape[-1]).index_add(-2, self.owner, unit)
         return total / torch.bincount(self.owner, minlength=self.count)[:, None]

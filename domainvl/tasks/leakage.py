@@ -19,6 +19,7 @@ from domainvl.data.images import ImageSet
 from domainvl.data.manifest import Split
 from domainvl.data.module import DataModule
 from domainvl.data.shelf import Key, Shelf
+from domainvl.data.volume_decoder import VolumeDecoder
 from domainvl.evaluation.image_copies import SIDE, Fingerprints
 from domainvl.evaluation.leakage import Leakage, SplitContent, check_leakage
 from domainvl.progress import shown
@@ -58,10 +59,8 @@ def warn_of(leakage: Leakage) -> None:
 
 def _content(images: ImageSet, split: str, readers: int, cache: float) -> SplitContent:
     items: Sequence[int] = range(len(images))
-    pictures = None
-    if images.pixels is not None and images.pixels.dim() == 4:
-        pictures = Fingerprints.of(map(_picture, images.pixels))
-    elif images.pixels is None and len(images.decoder.shape) == 3:
+    pictures = fingerprints(images)
+    if images.pixels is None and _are_pictures(images):
         items, pictures = _from_files(images, split, readers, cache)
     records = [images.records[item] for item in items]
     pairing = images.pairing
@@ -69,6 +68,18 @@ def _content(images: ImageSet, split: str, readers: int, cache: float) -> SplitC
     if pairing is not None:
         texts = [pairing.views.whole(pairing.texts(record)) for record in records]
     return SplitContent([record.id for record in records], [record.patient for record in records], pictures, texts)
+
+
+def fingerprints(images: ImageSet) -> Fingerprints | None:
+    """Of pictures that are in memory; None of volumes and bags, and of what is read from files."""
+    if images.pixels is None or not _are_pictures(images):
+        return None
+    return Fingerprints.of(map(_picture, images.pixels))
+
+
+def _are_pictures(images: ImageSet) -> bool:
+    """Whether there is a height, a width and colours; a volume's slices are no colours."""
+    return len(images.decoder.shape) == 3 and not isinstance(images.decoder, VolumeDecoder)
 
 
 def _from_files(images: ImageSet, split: str, readers: int, cache: float) -> tuple[list[int], Fingerprints]:

@@ -24,8 +24,10 @@ from domainvl.evaluation.table import print_alignment
 from domainvl.tasks.rows import Rows
 
 
-def pairs_of(rows: Rows, classes: Sequence[str], multilabel: bool) -> AlignmentPredictions:
-    """Rows of an evaluation in which every image has one text or several."""
+def pairs_of(
+    rows: Rows, classes: Sequence[str], multilabel: bool, by_organ: Sequence[str] = ()
+) -> AlignmentPredictions:
+    """Rows of an evaluation in which every image has texts; `by_organ` names the classes looked for in organs."""
     ids, patients = rows.list("id"), rows.list("patient")
     studies = [str(number) for number in rows.list("study")] if "study" in rows else None
     scored = "zero_shot/probability" in rows
@@ -46,6 +48,7 @@ def pairs_of(rows: Rows, classes: Sequence[str], multilabel: bool) -> AlignmentP
         zero_shot=zero_shot,
         adapted=_embeddings(rows, "adapted"),
         classes=classes_of(rows, classes, multilabel) if scored else None,
+        by_organ=_by_organ(rows, classes, by_organ) if "zero_shot/by_organ" in rows else None,
         zero_shot_phrases=phrases["zero_shot"],
         adapted_phrases=phrases["adapted"],
     )
@@ -54,6 +57,24 @@ def pairs_of(rows: Rows, classes: Sequence[str], multilabel: bool) -> AlignmentP
 def classes_of(rows: Rows, classes: Sequence[str], multilabel: bool) -> Predictions:
     """Class probabilities of both models."""
     return rows.predictions(classes, multilabel, "zero_shot/probability", "adapted/probability")
+
+
+def _by_organ(rows: Rows, classes: Sequence[str], chosen: Sequence[str]) -> Predictions | None:
+    labels, valid, there = rows.array("label"), rows.array("valid"), rows.array("zero_shot/organ_valid")
+    zero_shot = rows.array("zero_shot/by_organ")
+    if labels is None or valid is None or there is None or zero_shot is None:
+        return None
+    columns = [list(classes).index(name) for name in chosen]
+    return Predictions(
+        ids=rows.list("id"),
+        patients=rows.list("patient"),
+        classes=list(chosen),
+        multilabel=True,
+        labels=labels[:, columns],
+        valid=valid[:, columns] & there,
+        zero_shot=zero_shot,
+        adapted=rows.array("adapted/by_organ"),
+    )
 
 
 def _embeddings(rows: Rows, name: str) -> Embeddings | None:

@@ -20,6 +20,8 @@ from domainvl.backbones.base import Backbone
 from domainvl.features import Batch, FeatureKey, Features, TextInputs
 from domainvl.speed import Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
+from domainvl.tasks.image_pass import CachedPass
+from domainvl.tasks.organ_pass import OrganPass
 from domainvl.tasks.text_pass import Said, TextPass
 from domainvl.tokens import TokenState
 from domainvl.towers.attention import attention_of
@@ -43,6 +45,29 @@ class Part:
         return f"{self.side}@{self.view}" if self.view else self.side
 
 
+@dataclass(frozen=True)
+class Pictured:
+    """Images and what is known of them.
+
+    Attributes:
+        image: What the tower takes, `[B, ...]`.
+        organs: Number of the organ of every voxel, `[B, D, H, W]`, where features of organs are wanted.
+        slots: `index` and `view` `[B, 2]`, where the frozen blocks were run before (`CachedPass`).
+    """
+
+    image: Tensor
+    organs: Tensor | None = None
+    slots: Tensor | None = None
+
+    def rows(self, rows: slice) -> Pictured:
+        """Some of the images."""
+        organs, slots = (None if part is None else part[rows] for part in (self.organs, self.slots))
+        return Pictured(self.image[rows], organs, slots)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+
 class PairPass:
     """Both towers over the pairs of a batch.
 
@@ -56,7 +81,13 @@ class PairPass:
             chunk with the same random numbers, so that memory does not grow with the batch (GradCache, Gao et al.
             2021). None for all at once.
         texts: What the text tower says, remembered; for adapters that leave it alone (`leaves_texts_alone`).
+        organs: The organs that batches hold; `image@NAME` are the features of one.
+
+    Attributes:
+        images: What the frozen blocks of the image tower say of training images, remembered; None computes it.
     """
+
+    images: CachedPass | None = None
 
     def __init__(
         self,
@@ -67,11 +98,13 @@ class PairPass:
         views: Collection[str] = (),
         chunk: int | None = None,
         texts: TextPass | None = None,
+        organs: OrganPass | None = None,
     ) -> None:
         self.backbone, self.adapter, self.speed, self.chunk = backbone, adapter or PLAIN_ADAPTER, speed, chunk
         self._wanted = [FeatureKey.parse(key) for key in sorted(wanted)]
         self._views = frozenset(views)
         self._texts = texts
+        self.organs = organs or OrganPass()
 
     def roles(self) -> set[str]:
         """Roles that are asked for."""
@@ -90,7 +123,7 @@ class PairPass:
             side: Side = "image" if key.source == "image" else "text"
             known = not key.view or f"{key.source}@{key.view}" in self._views
             part = Part(side, key.view if known else "")
-            streams = {key.stream} & (LOCAL | {"attention"}) if known else ()
+            streams = {key.stream} & (LOCAL | {"attention"}) if known else {"tokens"} if self.organs.reads(key) else ()
             found[part] = found.get(part, frozenset()).union(streams)
         return found
 
@@ -112,7 +145,7 @@ class PairPass:
     def encode(
         self, adapter: Adapter, side: Side, inputs: Any, tokens: bool = False, attention: bool = False
     ) -> Features:
-        """Features of pixels `[B, 3, S, S]` or what `inputs` gives of texts.
+        """Features of pixels `[B, 3, S, S]` or what `inputs` gives.
 
         Args:
             adapter: Whose features.
@@ -125,16 +158,19 @@ class PairPass:
             features = adapter.readout(side, inputs.tower, inputs.state)
             return features | _locals(adapter, side, inputs.tower, inputs.state, inputs) if tokens else features
         tower = self.backbone.image if side == "image" else self.backbone.text
-        if not (tokens or attention):
-            return adapter.encode(side, tower, inputs, self.speed)
-        # What only locals read must not be skipped in the last block.
+        whole = tokens or attention
+        # What only locals and attention read must not be skipped in the last block.
+        speed = replace(self.speed, unread=False) if whole else self.speed
+        given = inputs.image if isinstance(inputs, Pictured) else inputs
         first, last = adapter.first_block(side, tower), tower.depth - 1
         attention = attention and last >= 0
         if attention and first > last:
             # The last block is asked what it attends to, so it is no part of what is constant.
-            prefix = tower.run(tower.embed(inputs), stop=last)
+            prefix = tower.run(tower.embed(given), stop=last)
         else:
-            prefix = adapter.prefix(side, tower, inputs, replace(self.speed, unread=False))
+            prefix = self._remembered(inputs) or adapter.prefix(side, tower, given, speed)
+        if not whole:
+            return adapter.finish(side, tower, prefix, speed)
         entered: list[TokenState] = []
 
         def edit(index: int, state: TokenState) -> TokenState:
@@ -147,14 +183,21 @@ class PairPass:
         features = adapter.readout(side, tower, state)
         if tokens:
             features |= _locals(adapter, side, tower, state, inputs)
+            if isinstance(inputs, Pictured) and inputs.organs is not None:
+                features |= self.organs.features(features, inputs.organs)
         shares = attention_of(tower, entered[0]) if attention else None
         return features if shares is None else features | {f"{side}.attention": shares}
+
+    def _remembered(self, inputs: Any) -> TokenState | None:
+        if self.images is None or not isinstance(inputs, Pictured) or inputs.slots is None:
+            return None
+        index, view = inputs.slots.unbind(dim=1)
+        return self.images(inputs.image, index, view).prefix
 
     def _role(self, role: str, batch: Batch, adapter: Adapter) -> Features:
         features: Features = {}
         for part, streams in sorted(self.parts(role).items()):
-            tokens, attention = bool(streams & LOCAL), part.side == "image" and "attention" in streams
-            made = self._chunks(adapter, part.side, self.inputs(part, batch, tokens), tokens, attention)
+            made = self._part(part, streams, batch, adapter)
             for name, value in made.items():
                 key = FeatureKey.parse(name)
                 if not part.view:
@@ -163,10 +206,29 @@ class PairPass:
                     features[str(replace(key, role=role, view=part.view))] = value
         return features
 
-    def inputs(self, part: Part, batch: Batch, tokens: bool = False) -> Any:
+    def _part(self, part: Part, streams: frozenset[str], batch: Batch, adapter: Adapter) -> Features:
+        """Features of a part; texts that are the same, as those of healthy organs are, go through the tower once."""
+        tokens = bool(streams & LOCAL)
+        if part.side == "image":
+            inputs = self.inputs(part, batch, tokens, remembered=adapter is self.adapter)
+            return self._chunks(adapter, part.side, inputs, tokens, "attention" in streams)
+        texts: Sequence[str] = batch[part.key]
+        distinct = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        inputs = self.inputs(part, {part.key: list(distinct)}, tokens)
+        made = self._chunks(adapter, part.side, inputs, tokens, attention=False)
+        if len(distinct) == len(texts):
+            return made
+        places = torch.tensor([distinct[text] for text in texts], device=self.backbone.logit_scale.device)
+        return {key: value[places] for key, value in made.items()}
+
+    def inputs(self, part: Part, batch: Batch, tokens: bool = False, remembered: bool = False) -> Any:
         """What the tower takes."""
         if part.side == "image":
-            return batch[part.key]
+            if part.view:
+                return batch[part.key]
+            organs = batch["organs"] if tokens and self.organs else None
+            slots = torch.stack([batch["index"], batch["view"]], dim=1) if remembered and "view" in batch else None
+            return Pictured(batch["image"], organs, slots)
         texts: Sequence[str] = batch[part.key]
         if self._texts is not None:
             return self._texts(texts)
@@ -191,24 +253,25 @@ def _locals(adapter: Adapter, side: Side, tower: Tower, state: TokenState, input
     if isinstance(inputs, (TextInputs, Said)) and inputs.words is not None and inputs.sentences is not None:
         local, mask, features["text.sentences"] = pool_words(local, inputs.words, inputs.sentences)
     features |= {f"{side}.tokens": local, f"{side}.mask": mask}
-    if state.grid is not None:
-        features[f"{side}.grid"] = torch.tensor(state.grid, device=local.device)
+    grid = tower.local_grid(state)
+    if grid is not None:
+        features[f"{side}.grid"] = torch.tensor(grid, device=local.device)
     return features
 
 
 def _rows(inputs: Any, rows: slice) -> Any:
-    return inputs.rows(rows) if isinstance(inputs, (TextInputs, Said)) else inputs[rows]
+    return inputs.rows(rows) if isinstance(inputs, (TextInputs, Said, Pictured)) else inputs[rows]
 
 
 def _joined(parts: Sequence[Features]) -> Features:
     """Chunks one after the other; texts of a chunk may have fewer words than those of another."""
-    return {key: _stacked([part[key] for part in parts]) for key in parts[0]}
+    return {
+        key: parts[0][key] if key.endswith(".grid") else _stacked([part[key] for part in parts]) for key in parts[0]
+    }
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:
-    if parts[0].dim() == 1:
-        return parts[0]
-    if parts[0].dim() == 2 and parts[0].is_floating_point():
+    if parts[0].dim() == 1 or (parts[0].dim() == 2 and parts[0].is_floating_point()):
         return torch.cat(list(parts))
     length = max(part.shape[1] for part in parts)
     padded = []

@@ -22,11 +22,11 @@ def attention_of(tower: Tower, state: TokenState) -> Tensor | None:
         state: What enters its last block.
 
     Returns:
-        None where no single token is pooled, where the tower has no local features, or where its last block cannot be
-        opened.
+        None where no single token is pooled (of a volume, one of each slice is), where the tower has no local features,
+        or where its last block cannot be opened.
     """
     block = tower.opened(tower.depth - 1) if tower.has_locals else None
-    if block is None or state.readout is None:
+    if block is None or state.readout is None or state.parts > 1:
         return None
     index = state.readout[:, None]
     normed = block.enter(state.tokens)

@@ -38,7 +38,7 @@ class Tower(nn.Module, ABC):
         depth: Number of blocks.
         out_dim: Size of a projected feature.
         token_editing: Whether tokens can be inserted between blocks; a CNN says False and adapters refuse it.
-        has_locals: Whether `locals` gives features of places and words; the towers of volumes and Longformer do not.
+        has_locals: Whether `locals` gives features of places and words; CT-ViT, which flattens a slice, does not.
         checkpointing: Recompute blocks in the backward pass instead of storing their activations.
         block_type: Number format of the blocks when it is not fp32 (`cast_blocks`).
         onednn: Run frozen linear layers on the CPU by oneDNN.
@@ -86,15 +86,20 @@ class Tower(nn.Module, ABC):
     def locals(self, state: TokenState) -> tuple[Tensor, Tensor]:
         """Local features of a finished state in the shared space, `[B, L, out_dim]`, and which are real, `[B, L]`.
 
-        Patches of an image; of a text as many columns as its ids have, real where an id is neither special nor padding.
+        Patches of an image, laid out as `local_grid` says; of a text as many columns as its ids have, real where an id
+        is neither special nor padding.
         """
         if not self.has_locals:
             raise TypeError(
-                f"{type(self).__name__} gives no local features; use objectives that read pooled features, or a tower "
-                "of pictures"
+                f"{type(self).__name__} gives no local features; use objectives that read pooled features, or another "
+                "tower"
             )
         tokens, mask = own_tokens(state)
         return self.project(self.alone(tokens)), mask
+
+    def local_grid(self, state: TokenState) -> tuple[int, ...] | None:
+        """How the patches that `locals` gives lie, (H, W) or (D, H, W); None for texts."""
+        return state.grid
 
     @abstractmethod
     def project(self, pooled: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class HFClipImage(Tower):
         """Pixels `[B, C, H, W]` to class token and patches."""
         no_words(self, words)
         tokens = self.enter(self.vision.embeddings(inputs))
-        return TokenState(tokens, readout=first(len(tokens), tokens.device), prefix=1, grid=self.grid)
+        return TokenState(tokens, readout=first(tokens.shape[0], tokens.device), prefix=1, grid=self.grid)
 
     def enter(self, tokens: Tensor) -> Tensor:
         """`pre_layrnorm`."""

@@ -22,8 +22,6 @@ from domainvl.towers.opened import Opened
 class HFLongformer(HFText):
     """A `LongformerModel`; see `HFText` for its arguments."""
 
-    has_locals = False
-
     types = ("longformer",)
 
     def block(self, index: int, state: TokenState) -> TokenState:

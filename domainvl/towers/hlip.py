@@ -89,8 +89,6 @@ class Hlip(Tower):
         path: Name of `model` inside the library's model, for `lora_targets`.
     """
 
-    has_locals = False
-
     def __init__(
         self, model: HlipModel, projection: nn.Module, whole: Collection[int] | None = None, path: str = ""
     ) -> None:
@@ -122,7 +120,7 @@ class Hlip(Tower):
         grid = cast("tuple[int, int, int]", tuple(patches.shape[2:]))
         tokens = (patches.movedim(1, -1) + self._positions(grid)).flatten(1, 3)
         tokens = torch.cat([self.model.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        state = TokenState(tokens, readout=first(len(tokens), tokens.device), prefix=1, grid=grid)
+        state = TokenState(tokens, readout=first(tokens.shape[0], tokens.device), prefix=1, grid=grid)
         return self._grouped(0, state)
 
     def _positions(self, grid: tuple[int, int, int]) -> Tensor:

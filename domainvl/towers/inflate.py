@@ -69,8 +69,6 @@ class Inflated(Tower):
 
     depth_positions: Tensor
 
-    has_locals = False
-
     def __init__(
         self,
         tower: Tower,
@@ -116,7 +114,7 @@ class Inflated(Tower):
         patches = planar.after(self.patch(inputs).flatten(2).transpose(1, 2)) + self._positions(planar)
         special = planar.special().expand(len(inputs), -1, -1)
         tokens = self.tower.enter(torch.cat([special.to(patches.dtype), patches], dim=1))
-        readout = first(len(tokens), tokens.device) if self._reads_first() else None
+        readout = first(tokens.shape[0], tokens.device) if self._reads_first() else None
         return TokenState(tokens, readout=readout, prefix=special.shape[1], grid=self.grid)
 
     def _positions(self, planar: Planar) -> Tensor:
@@ -159,6 +157,10 @@ class Inflated(Tower):
     def pool(self, state: TokenState) -> Tensor:
         """The 2-D tower's own pooling."""
         return self.tower.pool(state)
+
+    def alone(self, tokens: Tensor) -> Tensor:
+        """See `Tower.alone`: as in the 2-D tower."""
+        return self.tower.alone(tokens)
 
     @property
     def pooled_width(self) -> int:

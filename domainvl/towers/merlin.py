@@ -90,8 +90,6 @@ class MerlinCNN(Tower):
 
     token_editing = False
 
-    has_locals = False
-
     def __init__(self, model: MerlinModel, path: str = "") -> None:
         super().__init__()
         self.model, self.path = model, path

@@ -33,8 +33,6 @@ class MonaiViT(Tower):
         path: Name of `model` inside the library's model, for `lora_targets`.
     """
 
-    has_locals = False
-
     def __init__(self, model: Any, projection: nn.Module | None = None, path: str = "") -> None:
         super().__init__()
         if type(model).__name__ != "ViT" or not hasattr(model, "patch_embedding"):
@@ -56,7 +54,7 @@ class MonaiViT(Tower):
         if not self.classifies:
             return TokenState(tokens, grid=grid)
         tokens = torch.cat([self.model.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
-        return TokenState(tokens, readout=first(len(tokens), tokens.device), prefix=1, grid=grid)
+        return TokenState(tokens, readout=first(tokens.shape[0], tokens.device), prefix=1, grid=grid)
 
     def block(self, index: int, state: TokenState) -> TokenState:
         """Run one block."""

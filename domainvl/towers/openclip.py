@@ -78,7 +78,7 @@ class OpenClipImage(Tower):
         no_words(self, words)
         tokens = self.visual._embeds(inputs)
         by_class_token = self.visual.attn_pool is None and self.visual.pool_type == "tok"
-        readout = first(len(tokens), tokens.device) if by_class_token else None
+        readout = first(tokens.shape[0], tokens.device) if by_class_token else None
         return TokenState(tokens, readout=readout, prefix=1, grid=tuple(self.visual.grid_size))
 
     def enter(self, tokens: Tensor) -> Tensor:

@@ -29,8 +29,6 @@ class Slices(Tower):
         chunk: Most slices that go through a block at a time, which bounds memory; None for all.
     """
 
-    has_locals = False
-
     def __init__(self, tower: Tower, chunk: int | None = None) -> None:
         super().__init__()
         if chunk is not None and chunk < 1:
@@ -89,6 +87,22 @@ class Slices(Tower):
     def pool(self, state: TokenState) -> Tensor:
         """The mean over slices."""
         return self.per_slice(state).mean(dim=1)
+
+    def alone(self, tokens: Tensor) -> Tensor:
+        """See `Tower.alone`: as in the 2-D tower."""
+        return self.tower.alone(tokens)
+
+    def locals(self, state: TokenState) -> tuple[Tensor, Tensor]:
+        """See `Tower.locals`: the patches of all slices in one row per volume."""
+        tokens, mask = super().locals(state)
+        return (
+            tokens.unflatten(0, (-1, state.parts)).flatten(1, 2),
+            mask.unflatten(0, (-1, state.parts)).flatten(1, 2),
+        )
+
+    def local_grid(self, state: TokenState) -> tuple[int, ...] | None:
+        """See `Tower.local_grid`: slices, rows and columns."""
+        return None if state.grid is None else (state.parts, *state.grid)
 
     @property
     def pooled_width(self) -> int:

@@ -60,7 +60,7 @@ class TimmViT(Tower):
         tokens = model._pos_embed(patches)
         # Eva gives its rotary table along; `block` asks for it anew because insertions change it.
         tokens = self.enter(tokens[0] if isinstance(tokens, tuple) else tokens)
-        readout = first(len(tokens), tokens.device) if self.reads_class_token else None
+        readout = first(tokens.shape[0], tokens.device) if self.reads_class_token else None
         return TokenState(tokens, readout=readout, prefix=model.num_prefix_tokens, grid=grid)
 
     def enter(self, tokens: Tensor) -> Tensor:

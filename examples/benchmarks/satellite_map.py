@@ -3,9 +3,9 @@
     python examples/benchmarks/satellite_map.py
 
 Writes a scene of --side pixels out of one of the sample set's, repeated (uint16, 4 bands, deflate in blocks of 512),
-and maps it with the built-in model in two ways: at once, and killed (SIGKILL, with its reader) after --kill seconds and
-called again. Memory is the sum over the process and its reader of the proportional set size, asked twice a second; idle
-is the peak of the same command on a scene of one tile.
+and maps it with the built-in model in two ways: at once, and killed (SIGKILL, with its reader) after a --kill share of
+the rows and called again. Memory is the sum over the process and its reader of the proportional set size, asked twice a
+second; idle is the peak of the same command on a scene of one tile.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +68,23 @@ def memory(process: int) -> float:
     return total / 1024
 
 
-def run(scene: Path, out: Path, overlap: int, kill: float | None = None) -> tuple[float, float, float]:
+def scored(out: Path) -> float:
+    """Share of the rows of tiles that a map has."""
+    done = out / "scores" / "done.bin"
+    return float(np.fromfile(done, np.uint8).mean()) if done.exists() else 0.0
+
+
+def run(scene: Path, out: Path, tiling: Sequence[str], kill: float | None = None) -> tuple[float, float, float]:
     """Peak memory in MiB, seconds, CPU seconds."""
     command = [sys.executable, "-m", "domainvl", "map", str(ROOT / "recipes" / "satellite.yaml")]
-    command += ["--scene", str(scene), "--out", str(out), f"--data.tiling.overlap={overlap}"]
+    command += ["--scene", str(scene), "--out", str(out), *tiling]
     before, began = os.times(), time.monotonic()
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
         peak = 0.0
         while process.poll() is None:
             peak = max(peak, memory(process.pid))
-            if kill is not None and time.monotonic() - began > kill:
+            if kill is not None and scored(out) > kill:
                 os.killpg(process.pid, signal.SIGKILL)
             time.sleep(0.5)
         if process.returncode not in (0, -signal.SIGKILL):
@@ -110,32 +116,35 @@ def check(path: Path, scene: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=20_000)
-    parser.add_argument("--overlap", type=int, default=0, help="pixels that tiles of 96 share")
-    parser.add_argument("--kill", type=float, default=40.0, help="seconds until the second run is killed")
+    parser.add_argument("--overlap", type=int, default=0, help="pixels that tiles share")
+    parser.add_argument("--reduce", type=int, default=1, help="tiles are 96 x 96 after they were reduced so much")
+    parser.add_argument("--kill", type=float, default=0.3, help="share of rows after which the second run is killed")
     options = parser.parse_args()
     print(f"{processor()}, {os.environ.get('OMP_NUM_THREADS', 'all')} threads, load {os.getloadavg()[0]:.1f}")
+    settings = {"size": 96 * options.reduce, "overlap": options.overlap, "reduce": options.reduce}
+    tiling = [f"--data.tiling.{name}={value}" for name, value in settings.items()]
     from domainvl.samples import cached
 
     source = min((cached("satellite") / "scenes").iterdir())
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        for name, side in (("large", options.side), ("one", 96)):
+        for name, side in (("large", options.side), ("one", settings["size"])):
             write_scene(folder / f"{name}.tif", source, side)
         size = (folder / "large.tif").stat().st_size / 2**20
         print(f"scene: {options.side} x {options.side}, 4 bands, {size:,.0f} MiB on disk", flush=True)
-        idle, _, _ = run(folder / "one.tif", folder / "idle", 0)
-        peak, seconds, work = run(folder / "large.tif", folder / "whole", options.overlap)
+        idle, _, _ = run(folder / "one.tif", folder / "idle", tiling)
+        peak, seconds, work = run(folder / "large.tif", folder / "whole", tiling)
         print(
             f"peak memory {peak:,.0f} MiB, idle {idle:,.0f} MiB: {peak - idle:+,.0f} MiB; "
             f"{seconds:.0f} s, CPU {work:.0f} s"
         )
         for name in FILES[:2]:
             print(check(folder / "whole" / name, folder / "large.tif"), flush=True)
-        run(folder / "large.tif", folder / "killed", options.overlap, kill=options.kill)
+        run(folder / "large.tif", folder / "killed", tiling, kill=options.kill)
         left = [name for name in FILES if (folder / "killed" / name).exists()]
-        done = np.fromfile(folder / "killed" / "scores" / "done.bin", np.uint8)
-        print(f"killed with {done.sum()} of {len(done)} rows scored and {len(left)} files written")
-        run(folder / "large.tif", folder / "killed", options.overlap)
+        share = scored(folder / "killed")
+        print(f"killed with {share:.0%} of the rows scored and {len(left)} files written", flush=True)
+        run(folder / "large.tif", folder / "killed", tiling)
         for name in FILES:
             digests = {hashlib.sha256((folder / one / name).read_bytes()).hexdigest() for one in ("whole", "killed")}
             print(f"{name}: {'same bytes' if len(digests) == 1 else 'DIFFERENT'}")

@@ -26,7 +26,8 @@ import os
 import platform
 import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -65,12 +66,13 @@ def main() -> None:
             found: dict[str, list[float]] = {name: [] for name in names}
             for _ in range(options.rounds):
                 for name in names:
-                    found[name].append(alone(measure, part, name, path))
+                    found[name].append(alone("fork", measure, part, name, path))
             report(part, found)
-        print(f"\nmemory, embedding one slide (n = {options.rounds})")
-        for factor in (1, 2, 4):
+        times = min(options.rounds, 3)
+        print(f"\nmemory, embedding one slide (n = {times})")
+        for factor in (1,) if options.tiny else (1, 2, 4):
             small = drawn(Path(folder) / f"{factor}.tif", side // 4 * factor)
-            peaks = [alone(embedded, small, Path(folder) / f"out-{factor}-{n}") for n in range(options.rounds)]
+            peaks = [alone("spawn", embedded, small, Path(folder) / f"out-{factor}-{n}") for n in range(times)]
             tiles = (side // 4 * factor // (2 * TILE)) ** 2
             print(f"{tiles:6d} tiles  {statistics.median(peaks):7.0f} MiB  ({min(peaks):.0f}-{max(peaks):.0f})")
     print(f"load {', '.join(f'{value:.1f}' for value in os.getloadavg())}")
@@ -88,11 +90,10 @@ def drawn(path: Path, side: int) -> Path:
     return path
 
 
-def alone(function: object, *arguments: object) -> float:
+def alone(start: str, function: Callable[..., float], *arguments: object) -> float:
     """One measurement in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        found: float = pool.apply(function, arguments)  # type: ignore[arg-type]
-    return found
+    with ProcessPoolExecutor(1, multiprocessing.get_context(start)) as pool:
+        return pool.submit(function, *arguments).result()
 
 
 def report(part: str, found: Mapping[str, Sequence[float]]) -> None:

@@ -96,7 +96,7 @@ def embedded(path: Path, folder: Path) -> float:
     import torch
 
     from data_modules import TilePlan
-    from data_modules.slide_embedding import SlideEmbedder, SlideFiles, maker_of
+    from data_modules.whole_slides.embedding import SlideEmbedder, SlideFiles, maker_of
     from domainvl.backbones import HuggingFace
     from domainvl.data import Record
 

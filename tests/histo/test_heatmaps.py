@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from data_modules import SlideHeatmaps, WholeSlides
-from data_modules.heatmaps import coloured, tile_map, write_pyramid
+from data_modules.whole_slides.heatmaps import coloured, tile_map, write_pyramid
 from domainvl import samples
 from domainvl.adapters import ABMIL
 from domainvl.backbones import HuggingFace

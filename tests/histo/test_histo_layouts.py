@@ -201,10 +201,10 @@ def test_quilt_is_many_to_many(tmp_path):
     assert first.texts["caption_2"] == "Necrosis in the middle."
     assert first.texts["caption_3"] == ""
     assert (first.texts["roi_text"], first.texts["corrected_text"]) == ("tumor necrosis", "so here")
-    # A shared caption makes a match; a shared caption or video makes a unit of splits.
+    # A shared caption makes a match within a video, and a video is a unit of splits.
     assert first.study == by_name["vidA_image_2.jpg"].study != by_name["vidA_image_3.jpg"].study
-    assert by_name["vidA_image_3.jpg"].study == by_name["vidB_image_1.jpg"].study
-    assert len({record.patient for record in manifest.records}) == 2
+    assert by_name["vidA_image_3.jpg"].study != by_name["vidB_image_1.jpg"].study
+    assert [record.patient for record in manifest.records] == ["vidA"] * 3 + ["vidB", "twitter7.jpg"]
     assert manifest.warnings == ("impure pairs are left out: 1 marked not_histology, 1 with captions below 3 words",)
     strict = Quilt1M(single_slide=True, captions=1).read(tmp_path)
     assert [record.path for record in strict.records] == ["vidA_image_1.jpg", "vidA_image_2.jpg", "vidB_image_1.jpg"]
@@ -218,7 +218,7 @@ def test_quilt_gives_batches_with_texts_and_groups(tmp_path):
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
     assert len(batch["text"]) == 4
-    assert len(set(batch["study"].tolist())) == 2
+    assert len(set(batch["study"].tolist())) == 3
 
 
 def test_reports_keep_what_the_picture_shows(tmp_path):
@@ -228,6 +228,20 @@ def test_reports_keep_what_the_picture_shows(tmp_path):
     with pytest.warns(UserWarning, match="ihc +1 dropped"):
         manifest = VisibleSentences(ImageTable()).read(tmp_path)
     assert manifest.records[0].texts["caption"] == "Sheets of tumor cells. No perineural invasion."
+
+
+def test_report_files_keep_what_the_picture_shows(tmp_path):
+    for name in "ab":
+        picture(tmp_path / f"{name}.png")
+    (tmp_path / "a.txt").write_text(
+        "FINDINGS:\nReceived in formalin.\nNests of cells.\n\nIMPRESSION:\nMelanoma. BRAF mutated."
+    )
+    rows = [["a.png", "p", "a.txt"], ["b.png", "q", "missing.txt"]]
+    table(tmp_path / "studies.csv", ["image", "patient", "report"], rows)
+    with pytest.warns(UserWarning, match="molecular +1 dropped"):
+        first, second = VisibleSentences(ImageTable()).read(tmp_path).records
+    assert (first.findings, first.impression, first.report) == ("Nests of cells.", "Melanoma.", "")
+    assert (second.findings, second.impression) == ("", "")
 
 
 def packed(root):

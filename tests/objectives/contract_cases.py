@@ -26,6 +26,7 @@ from domainvl.objectives import (
     MgcaPrototype,
     MgcaToken,
     Objective,
+    OrganContrast,
     PhraseRegions,
     PriorAttribution,
     PriorBelief,
@@ -42,10 +43,12 @@ from domainvl.objectives.targets import (
     LabelSmoothing,
     Momentum,
     SameGroup,
+    SemanticBank,
     TextSimilarity,
 )
 
 SIZE, WIDTH, PATCHES, WORDS, CLASSES, QUEUE = 6, 8, 4, 5, 3, 7
+ORGANS = ("liver", "spleen")
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,13 @@ CASES = [
     Case("PriorBelief-hard", lambda: PriorBelief(keep=0.5, targets=[SameGroup("study")])),
     Case("MgcaToken", MgcaToken),
     Case("MgcaPrototype", lambda: MgcaPrototype(prototypes=5)),
+    Case("InfoNCE-bank", lambda: InfoNCE(targets=[SemanticBank(2, 0.1)])),
+    Case(
+        "InfoNCE-bank-queue",
+        lambda: InfoNCE(targets=[SameGroup(), SemanticBank(3, 0.1, text="text.pooled")], queue=True, tiled=True),
+    ),
+    Case("OrganContrast", lambda: OrganContrast(ORGANS, ["The {organ} is fine"])),
+    Case("OrganContrast-bank", lambda: OrganContrast(ORGANS, ["The {organ} is fine"], [SemanticBank(2, 0.1)], 9.0)),
     Case("VillaMapping", lambda: VillaMapping(CLASSES)),
     Case("VillaMapping-published", lambda: VillaMapping(keep=0.8, as_published=True)),
     Case("VillaRegions", lambda: VillaRegions(VillaMapping(CLASSES), mapping_epochs=1), idle=True),
@@ -157,6 +167,13 @@ def sample(size: int = SIZE, seed: int = 0) -> tuple[dict[str, torch.Tensor], di
         "queue/valid": noise(QUEUE, CLASSES) > -1,
     }
     batch["label"] = torch.where(batch["valid"], batch["label"], torch.nan)
+    for place, organ in enumerate(ORGANS):
+        for role in ("", "frozen/"):
+            features[f"{role}image@{organ}.pooled"] = noise(size, WIDTH)
+            features[f"{role}text@{organ}.pooled"] = noise(size, WIDTH)
+        features[f"image@{organ}.mask"] = torch.arange(size) % 4 != place
+        fine = f"The {organ} is fine."
+        batch[f"text@{organ}"] = [(fine, "Enlarged.", fine, "A lesion.", "", "Cysts.")[row % 6] for row in range(size)]
     return features, batch
 
 
@@ -164,7 +181,8 @@ def rows_of(features, batch, rows):
     """The same step with these records alone, in this order; the queue stays."""
     whole = [k for k in features if k.startswith("queue/") or k.endswith(".grid") or "@classes" in k]
     kept = {k: v if k in whole else v[rows] for k, v in features.items()}
-    return kept, {k: v if k.startswith("queue/") else v[rows] for k, v in batch.items()}
+    taken = {k: v if k.startswith("queue/") or isinstance(v, list) else v[rows] for k, v in batch.items()}
+    return kept, taken | {k: [v[row] for row in rows.tolist()] for k, v in batch.items() if isinstance(v, list)}
 
 
 def context(scale=None, gather=alone, offset=0, step=5):

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import torch
 
 from data_modules import Embedding, TilePlan, WholeSlides
-from data_modules.slide_embedding import SlideEmbedder
+from data_modules.whole_slides.embedding import SlideEmbedder
 from domainvl.backbones import HuggingFace
 
 PLAN = TilePlan(mpp=1.0, size=96)

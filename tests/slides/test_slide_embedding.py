@@ -16,11 +16,13 @@ from embedding_worker import PLAN, backbone, logged, module
 from slide_phantoms import broken_tile, data_set, glass, save, table, tissue
 
 from data_modules.readers.open_slide import open_slide
-from data_modules.slide_embedding import SlideEmbedder
+from data_modules.whole_slides.embedding import SlideEmbedder
 from domainvl.cli import main
+from domainvl.data import Loading, TooManyRejects
 from domainvl.data.feature_file import read_features
 
 CPU = torch.device("cpu")
+ANY = Loading(reject_share=1.0)
 WORKER = Path(__file__).with_name("embedding_worker.py")
 
 
@@ -103,8 +105,7 @@ def test_damaged_tiles_are_left_out_and_told(damaged, tmp_path):
     whole = module(root, tmp_path / "whole").embed(backbone(), CPU)
     for number in range(1 if damaged == "one tile" else 6):
         broken_tile(root / "s1.tif", number=number)
-    slides = module(root, tmp_path / "out")
-    done = slides.embed(backbone(), CPU)
+    done = module(root, tmp_path / "out", loading=ANY).embed(backbone(), CPU)
     listed = (done.folder / "rejects.csv").read_text()
     if damaged == "all tiles":
         assert done.rejected == 1
@@ -122,8 +123,10 @@ def test_slides_without_tissue_are_listed_and_the_rest_goes_on(tmp_path):
     root = data_set(tmp_path / "data", count=3)
     save(root / "s1.tif", glass())
     (root / "s2.tif").unlink()
-    done = module(root, tmp_path / "out").embed(backbone(), CPU)
-    assert (done.made, done.rejected) == (1, 2)
+    with pytest.raises(TooManyRejects, match="2 of 3 rows"):
+        module(root, tmp_path / "out").embed(backbone(), CPU)
+    done = module(root, tmp_path / "out", loading=ANY).embed(backbone(), CPU)
+    assert (done.there, done.made, done.rejected) == (1, 0, 2)
     rows = (done.folder / "rejects.csv").read_text().splitlines()[1:]
     assert rows == ["3,s1.tif,no tile has enough tissue", "4,s2.tif,the file does not exist"]
 

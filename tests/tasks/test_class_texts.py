@@ -27,3 +27,17 @@ def test_rows_that_deny_a_finding_say_so():
 
 def test_classes_that_exclude_each_other_have_no_such_rows():
     assert made(False, []).inputs.negative is None
+
+
+def test_pairs_without_classes_have_no_class_features():
+    """A tokenizer refuses an empty list, so one text stands in, and its feature is dropped."""
+    seen = []
+
+    def tokenize(texts):
+        seen.extend(texts)
+        return TextInputs(torch.zeros(len(texts), 2, dtype=torch.long))
+
+    texts = ClassTexts.of([], PROMPTS, False, tokenize, lambda template, negative: template)
+    assert seen == [""]
+    assert texts.ensemble(torch.ones(1, 5)).shape == (0, 5)
+    assert texts.ensemble(torch.ones(4, 1, 5)).shape == (4, 0, 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,13 +15,17 @@ from PIL import Image
 from tasks.test_alignment import trainer
 
 from data_modules import ChestXrays
+from data_modules.ct import Preparation, VolumeFiles
 from domainvl import samples
 from domainvl.adapters import LoRA
 from domainvl.data import Loading, TextViews
+from domainvl.data.decoder import PictureDecoder
 from domainvl.data.images import ImageSet
+from domainvl.data.volume_decoder import VolumeDecoder
+from domainvl.data.volume_preset import VolumePreset
 from domainvl.objectives import InfoNCE
 from domainvl.tasks import Alignment
-from domainvl.tasks.leakage import leakage_of
+from domainvl.tasks.leakage import fingerprints, leakage_of
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +108,14 @@ def test_files_are_read_once(archive, monkeypatch):
     seen.clear()
     leakage_of(prepared(archive), cache=0.1)
     assert len(seen) == 2
+
+
+def test_slices_of_volumes_are_no_colours(tmp_path):
+    """Volumes of one shape look alike slice by slice, so as pictures they would be called copies."""
+    preset = VolumePreset("few slices", (8.0, 8.0, 30.0), (6, 40, 40))
+    preparation = Preparation(folder=str(tmp_path))
+    volumes = VolumeDecoder(preparation.store(preset), preset, VolumeFiles(limit=2**20))
+    pictures = PictureDecoder(PRESET, Image.open)
+    for decoder, compared in ((volumes, False), (pictures, True)):
+        images = SimpleNamespace(decoder=decoder, pixels=torch.zeros(2, *decoder.shape, dtype=decoder.dtype))
+        assert (fingerprints(images) is not None) is compared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import library_toys as library
@@ -9,18 +10,15 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from tower_toys import IMAGES, toy
-from tower_toys import TEXTS as ALL_TEXTS
-from tower_toys import TOYS as ALL
+from adapters import toys as adapter_toys
+from tower_toys import IMAGES, TEXTS, TOYS, toy
 
 from domainvl.features import TextInputs
 from domainvl.tokens import TokenState
-from domainvl.towers import timm_tower
+from domainvl.towers import CTViT, CTViTModel, MerlinCNN, MerlinModel, timm_tower
 from domainvl.towers.locals import own_tokens, pool_words
 
 LENGTHS = (9, 4, 6)
-TOYS = [name for name in ALL if toy(name).tower.has_locals]
-TEXTS = [name for name in ALL_TEXTS if name in TOYS]
 FIXED = [name for name in TEXTS if toy(name).fixed]
 
 
@@ -34,13 +32,6 @@ def finished(name, inputs=None):
     return tower.run(tower.embed(inputs_of(name) if inputs is None else inputs))
 
 
-@pytest.mark.parametrize("name", [name for name in ALL if name not in TOYS])
-def test_other_towers_refuse_by_name(name):
-    tower = toy(name).tower
-    with pytest.raises(TypeError, match=f"{type(tower).__name__} gives no local features"):
-        tower.locals(finished(name))
-
-
 @pytest.mark.parametrize("name", TOYS)
 @torch.no_grad()
 def test_shapes_and_masks(name):
@@ -48,14 +39,17 @@ def test_shapes_and_masks(name):
     tokens, mask = tower.locals(state)
     assert torch.isfinite(tokens).all()
     if name in IMAGES:
-        assert tokens.shape == (len(inputs), state.grid[0] * state.grid[1], tower.out_dim)
+        grid = tower.local_grid(state)
+        assert len(grid) == inputs.dim() - 2
+        assert tokens.shape == (len(inputs), math.prod(grid), tower.out_dim)
         assert mask.all()
     else:
+        assert tower.local_grid(state) is None
         assert tokens.shape == (*inputs.ids.shape, tower.out_dim)
         # Texts of SigLIP have no start, and padding alone tells where they end.
         # Which tokens of a language model are special is not known without its tokenizer.
         bare = "siglip" in name or "llm" in name
-        lengths = torch.tensor(LENGTHS)[:, None]
+        lengths = torch.tensor(LENGTHS if "longformer" not in name else (13, *LENGTHS[1:]))[:, None]
         place = torch.arange(mask.shape[1])
         assert torch.equal(mask, (place >= (0 if bare else 1)) & (place < (lengths if bare else lengths - 1)))
 
@@ -72,7 +66,9 @@ def test_what_padding_says_changes_nothing(name):
         same = TextInputs(changed, keep)
     else:
         same = TextInputs(torch.where(keep, ids, ids.new_tensor(library.PAD)), keep)
-    longer = TextInputs(F.pad(ids, (0, 3), value=1 if name == "roberta" else library.PAD), F.pad(keep, (0, 3)))
+    longer = TextInputs(
+        F.pad(ids, (0, 3), value=1 if name in ("roberta", "text_longformer") else library.PAD), F.pad(keep, (0, 3))
+    )
     expected, mask = one.tower.locals(finished(name))
     for other in (same, longer):
         tokens, seen = one.tower.locals(finished(name, other))
@@ -109,7 +105,7 @@ def test_tokens_inserted_on_the_way_are_left_out_and_learn(name):
     span = state.spans["prompt"]
     kept = torch.cat([state.tokens[:, : span.start], state.tokens[:, span.stop :]], dim=1)
     kept = kept[:, state.prefix :] if name in IMAGES else kept[:, : mask.shape[1]]
-    assert torch.equal(tokens, one.tower.project(one.tower.alone(kept)))
+    assert torch.equal(tokens, one.tower.project(one.tower.alone(kept)).view_as(tokens))
     tokens[mask].square().sum().backward()
     assert new.grad.abs().max() > 1e-7
 
@@ -122,8 +118,8 @@ READS_ONE = [name for name in TOYS if finished(name).readout is not None]
 def test_the_pooled_token_alone_is_the_pooled_feature(name):
     tower, state = toy(name).tower, finished(name)
     read = state.tokens[torch.arange(len(state.tokens)), state.readout][:, None]
-    found = tower.project(tower.alone(read))[:, 0]
-    torch.testing.assert_close(found, tower.project(tower.pool(state)), atol=1e-6, rtol=0.0)
+    found = state.whole(tower.alone(read)[:, 0])
+    torch.testing.assert_close(tower.project(found), tower.project(tower.pool(state)), atol=1e-6, rtol=0.0)
 
 
 @pytest.mark.parametrize("name", [name for name in TOYS if name not in READS_ONE])
@@ -131,10 +127,54 @@ def test_the_pooled_token_alone_is_the_pooled_feature(name):
 def test_a_picture_of_one_patch_pools_to_its_local_feature(name):
     """True of means and of attention: where all tokens are the same, so is what is pooled."""
     tower, state = toy(name).tower, finished(name)
-    same = replace(state, tokens=state.tokens[:, -1:].expand_as(state.tokens))
+    same = replace(state, tokens=state.tokens[:1, -1:].expand_as(state.tokens))
     expected = tower.project(tower.pool(same))
     found = tower.project(tower.alone(same.tokens))
-    torch.testing.assert_close(found, expected[:, None].expand_as(found), atol=5e-6, rtol=0.0)
+    torch.testing.assert_close(found, expected[:1, None].expand_as(found), atol=5e-6, rtol=0.0)
+
+
+@pytest.mark.parametrize("name", [name for name in IMAGES if toy(name).inputs.dim() == 5])
+@torch.no_grad()
+def test_patches_of_volumes_lie_as_their_grid_says(name):
+    """A patch that enters twice as large comes out changed in its place, and in no other where blocks are left out."""
+    tower = toy(name).tower
+    inputs = toy(name).inputs
+    state = tower.embed(inputs)
+    grid = tower.local_grid(state)
+    sides = [n // count for n, count in zip(inputs.shape[2:], grid, strict=True)]
+    place = (grid[0] - 1, 0, grid[2] - 1)
+    changed = inputs.clone()
+    z, y, x = (slice(at * side, (at + 1) * side) for at, side in zip(place, sides, strict=True))
+    changed[1, :, z, y, x] += 1
+    moved = (tower.locals(tower.embed(changed))[0] - tower.locals(state)[0]).abs().amax(dim=-1) > 1e-5
+    assert moved.unflatten(1, grid).nonzero().tolist() == [[1, *place]]
+
+
+@torch.no_grad()
+def test_a_map_of_three_dimensions():
+    model = MerlinModel((1, 1, 1, 1), 24, 5).eval()
+    tower = MerlinCNN(model)
+    state = tower.run(tower.embed(torch.randn(2, 1, 32, 64, 32)))
+    tokens, mask = tower.locals(state)
+    assert tokens.shape == (2, math.prod(tower.local_grid(state)), 24)
+    assert mask.all()
+    torch.testing.assert_close(tokens.mean(1), tower.project(tower.pool(state)), atol=1e-6, rtol=0.0)
+
+
+@torch.no_grad()
+def test_slices_and_whole_scans_by_turns():
+    one = adapter_toys.hlip()
+    volumes = torch.randn(2, 3, 32, 32)
+    state = one.image.run(one.image.embed(volumes))
+    tokens, _ = one.image.locals(state)
+    assert one.image.local_grid(state) == (3, 2, 2)
+    assert torch.equal(tokens, one.image.project(one.image.norm(state.tokens[:, 1:])))
+
+
+def test_a_tower_that_flattens_slices_refuses_by_name():
+    tower = CTViT(CTViTModel(16, (2, 4, 4), 1, 2, 2, 8, 6), torch.nn.Linear(2 * 2 * 16, 4))
+    with pytest.raises(TypeError, match="CTViT gives no local features"):
+        tower.locals(tower.embed(torch.randn(1, 1, 4, 8, 8)))
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext", "test_efficientnet"])

@@ -8,6 +8,7 @@ from domainvl.objectives.targets.label_overlap import LabelOverlap
 from domainvl.objectives.targets.label_smoothing import LabelSmoothing
 from domainvl.objectives.targets.momentum import Momentum
 from domainvl.objectives.targets.same_group import SameGroup
+from domainvl.objectives.targets.semantic_bank import SemanticBank
 from domainvl.objectives.targets.text_similarity import TextSimilarity
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Momentum",
     "Pairs",
     "SameGroup",
+    "SemanticBank",
     "Sides",
     "TargetPolicy",
     "TextSimilarity",

@@ -194,6 +194,39 @@ def without(tile: Tile, dropped: Tensor) -> Tile:
     return replace(tile, valid=tile.valid & ~(dropped & (tile.target == 0)))
 
 
+def best_columns(pairs: Pairs, before: Step, score: Callable[[Tile], Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """The columns of the k highest scores of every row, -1 where there are fewer, `[B, k]`, and these scores.
+
+    Args:
+        pairs: Rows and columns.
+        before: Makes a bare tile into one that is scored.
+        score: Scores of a tile `[r, c]`, minus infinity for what is not to be chosen.
+        k: How many.
+    """
+    size, device = len(pairs.rows), pairs.rows.device
+    value = torch.full((size, k), -torch.inf, device=device, dtype=pairs.rows.dtype)
+    column = torch.full((size, k), -1, device=device)
+    for tile in pairs.sweep(before):
+        scores = score(tile)
+        places = torch.arange(tile.columns.start, tile.columns.stop, device=device).expand_as(scores)
+        places = places.where(scores > -torch.inf, -1)
+        found = torch.cat([value[tile.rows], scores], 1).topk(k, dim=1)
+        value[tile.rows] = found.values
+        column[tile.rows] = torch.cat([column[tile.rows], places], 1).gather(1, found.indices)
+    return column, value
+
+
+def chosen_of(columns: Tensor, tile: Tile) -> Tensor:
+    """Which entries of a tile are among the columns `[B, k]` that were chosen for their row, `[r, c]`."""
+    start, stop = tile.columns.start, tile.columns.stop
+    chosen = columns[tile.rows]
+    inside = (chosen >= start) & (chosen < stop)
+    # One more column takes all that lie elsewhere.
+    kept = torch.zeros(len(chosen), stop - start + 1, dtype=torch.bool, device=chosen.device)
+    kept.scatter_(1, torch.where(inside, chosen - start, stop - start), True)
+    return kept[:, :-1]
+
+
 def queued(key: str) -> str:
     """The key of the same feature of earlier batches; they come from the teacher where there is one."""
     found = FeatureKey.parse(key)

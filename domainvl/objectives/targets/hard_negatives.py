@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from domainvl.objectives.targets.base import Pairs, Step, TargetPolicy, Tile, without
+from domainvl.objectives.targets.base import Pairs, Step, TargetPolicy, Tile, best_columns, chosen_of, without
 
 
 class HardNegatives(TargetPolicy):
@@ -25,31 +25,14 @@ class HardNegatives(TargetPolicy):
 
     def bind(self, pairs: Pairs, before: Step) -> Step:
         """See the class."""
-        best = self._best(pairs, before)
+        best, _ = best_columns(pairs, before, _negatives, self.k)
 
         def step(tile: Tile) -> Tile:
             tile = before(tile)
-            start, stop = tile.columns.start, tile.columns.stop
-            chosen = best[tile.rows]
-            inside = (chosen >= start) & (chosen < stop)
-            # One more column takes all that lie elsewhere.
-            kept = torch.zeros(len(chosen), stop - start + 1, dtype=torch.bool, device=chosen.device)
-            kept.scatter_(1, torch.where(inside, chosen - start, stop - start), True)
-            return without(tile, ~kept[:, :-1])
+            return without(tile, ~chosen_of(best, tile))
 
         return step
 
-    def _best(self, pairs: Pairs, before: Step) -> Tensor:
-        """The columns of the k hardest negatives, -1 where there are fewer, `[B, k]`."""
-        size, device = len(pairs.rows), pairs.rows.device
-        value = torch.full((size, self.k), -torch.inf, device=device, dtype=pairs.rows.dtype)
-        column = torch.full((size, self.k), -1, device=device)
-        for tile in pairs.sweep(before):
-            scores = tile.cosines.masked_fill(~tile.valid | (tile.target > 0), -torch.inf)
-            places = torch.arange(tile.columns.start, tile.columns.stop, device=device).expand_as(scores)
-            places = places.where(scores > -torch.inf, -1)
-            both = torch.cat([value[tile.rows], scores], 1)
-            found = both.topk(self.k, dim=1)
-            value[tile.rows] = found.values
-            column[tile.rows] = torch.cat([column[tile.rows], places], 1).gather(1, found.indices)
-        return column
+
+def _negatives(tile: Tile) -> Tensor:
+    return tile.cosines.masked_fill(~tile.valid | (tile.target > 0), -torch.inf)

@@ -50,7 +50,7 @@ tissue is in here, nothing here is of any clinical use, and a model that reads t
   what else is there; `split` keeps patients apart.
 - `quilt.csv`: the same patches in the columns of Quilt-1M. A patch has one or two captions, and patches of one patient
   that show the same tissues share one; a few rows are marked as no histology.
-- `images/`: 128 x 128 pixels of about 1 micron, JPEG, every {png}th PNG.
+- `images/`: 128 x 128 pixels of about half a micron to one micron, JPEG, every {png}th PNG.
 
 Licence: CC0 1.0, public domain.
 """
@@ -58,16 +58,18 @@ Licence: CC0 1.0, public domain.
 
 def generate(folder: Path, *, seed: int, patients: int) -> Iterator[None]:
     """Writes the set into an existing empty folder; yields once per patient."""
+    (folder / "images").mkdir()
     rows: list[dict[str, str]] = []
     pairs: list[dict[str, str]] = []
     for patient in draw_patients(seed, patients):
         # A stream of its own for each patient: no patient's pixels depend on how many come before.
         rng = np.random.default_rng([seed, 3, int(patient.name[1:])])
-        (folder / "images" / patient.name).mkdir(parents=True)
         scan = draw_scan(rng)
         shared: dict[frozenset[str], str] = {}
         for patch in patient.patches:
-            name = f"images/{patient.name}/{patch.name}.{'png' if len(rows) % _PNG_EVERY == 0 else 'jpg'}"
+            # Named as the frames of a video are in Quilt-1M.
+            kind = "png" if len(rows) % _PNG_EVERY == 0 else "jpg"
+            name = f"images/{patient.name}_image_{patch.name}.{kind}"
             _save(folder / name, draw_patch(rng, patch, scan))
             said = caption(rng, patch)
             row = {"image": name, "patient": patient.name, "split": patient.split, "label": patch.kind, "caption": said}

@@ -16,6 +16,11 @@ SIDE = 128
 """Pixels along a patch."""
 
 _TEXTURES = {"adipose tissue": "fat"}
+_LAB = np.array([0.7, 1.5, 0.6], np.float32)
+"""A laboratory that stains redder than the model has seen."""
+_TRIES = 4
+_UNIT = 64
+"""Pixels of 96 micrometres in a texture; patches enlarge it, as objectives do."""
 
 
 @dataclass(frozen=True)
@@ -25,31 +30,31 @@ class Scan:
     Attributes:
         stain: Strength of red, green and blue absorption.
         light: Factor on brightness.
-        unit: Pixels of 96 micrometres.
+        field: Pixels of the texture along a patch: how much tissue it shows.
         blur: Radius in pixels.
     """
 
     stain: NDArray[np.float32]
     light: float
-    unit: int
+    field: int
     blur: float
 
 
 def draw_scan(rng: np.random.Generator) -> Scan:
     """Draws a laboratory and a scanner."""
-    stain = np.exp(rng.normal(0, 0.22, 3)).astype(np.float32)
-    return Scan(stain, float(rng.uniform(0.85, 1.08)), int(rng.integers(90, 150)), float(rng.uniform(0.3, 1.1)))
+    stain = _LAB * np.exp(rng.normal(0, 0.22, 3)).astype(np.float32)
+    return Scan(stain, float(rng.uniform(0.85, 1.08)), int(rng.integers(30, 48)), float(rng.uniform(0.3, 1.1)))
 
 
 def draw_patch(rng: np.random.Generator, patch: Patch, scan: Scan) -> NDArray[np.uint8]:
     """Draws a patch ``[128, 128, 3]``."""
-    pixels = _tissue(rng, patch.kind, scan.unit)
+    pixels = _tissue(rng, patch.kind, scan.field).copy()
     at = plane(SIDE, SIDE)
     along = np.cos(np.float32(patch.angle)) * at.x + np.sin(np.float32(patch.angle)) * at.y
     border = along + np.float32(0.18) * clouds(rng, (SIDE, SIDE), 5)
     for other in patch.besides:
         beyond = border > np.quantile(border, 1 - patch.share)
-        np.copyto(pixels, _tissue(rng, other, scan.unit), where=beyond[..., None])
+        np.copyto(pixels, _tissue(rng, other, scan.field), where=beyond[..., None])
     # Absorption grows with the stain: what was white stays white.
     pixels = scan.light * np.clip(pixels, 0.02, 1) ** scan.stain
     pixels += rng.standard_normal((SIDE, SIDE, 1), dtype=np.float32) * np.float32(0.02)
@@ -57,7 +62,11 @@ def draw_patch(rng: np.random.Generator, patch: Patch, scan: Scan) -> NDArray[np
     return np.asarray(image.filter(ImageFilter.GaussianBlur(scan.blur)))
 
 
-def _tissue(rng: np.random.Generator, kind: str, unit: int) -> NDArray[np.float32]:
-    square = texture(rng, _TEXTURES.get(kind, kind), unit)
-    top, left = (int(rng.integers(0, len(square) - SIDE)) for _ in range(2))
-    return square[top : top + SIDE, left : left + SIDE].copy()
+def _tissue(rng: np.random.Generator, kind: str, field: int) -> NDArray[np.float32]:
+    square = texture(rng, _TEXTURES.get(kind, kind), _UNIT)
+    corners = rng.integers(0, len(square) - field, (_TRIES, 2)).tolist()
+    parts = [square[top : top + field, left : left + field] for top, left in corners]
+    # Somebody chose the field: it shows something.
+    part = np.clip(max(parts, key=lambda one: float(one.std())), 0, 1)
+    enlarged = Image.fromarray((255 * part).astype(np.uint8)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    return np.asarray(enlarged, dtype=np.float32) / np.float32(255)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_modules.slide_embedding import SlideEmbedder, SlideFiles
+from data_modules.whole_slides.embedding import SlideEmbedder, SlideFiles
 from domainvl.data.bags import Bag, BagDecoder
 from domainvl.data.feature_file import damaged_tiles, read_features
 from domainvl.data.manifest import Record

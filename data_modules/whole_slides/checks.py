@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from data_modules.readers.open_slide import open_slide
 from data_modules.readers.slide import NoResolution
-from data_modules.slide_embedding import stem_of
+from data_modules.whole_slides.embedding import stem_of
 from domainvl.data.manifest import Manifest, Record
 from domainvl.data.rejects import Reject, UnreadableImage
 from domainvl.progress import shown
