@@ -23,9 +23,19 @@ from data_modules.readers.pannuke import PanNuke
 from data_modules.readers.pcam import PatchCamelyon
 from data_modules.readers.quilt import Quilt1M
 from data_modules.readers.rad_chest import RadChestCT
+from data_modules.readers.scene_captions import (
+    CaptionLines,
+    KarpathyCaptions,
+    Rsicd,
+    Rsitmd,
+    SydneyCaptions,
+    UcmCaptions,
+)
 from data_modules.readers.scene_folders import Aid, EuroSat, EuroSatMS, PatternNet, Resisc45, UcMerced
+from data_modules.readers.skyscript import SkyScript
 from data_modules.readers.slide_table import SlideTable
 from data_modules.readers.slide_tiles import TilePlan
+from data_modules.readers.tar_pairs import Rs5m, TarPairs
 from data_modules.readers.tile_table import TileTable
 from data_modules.readers.volume_folders import VolumeFolders
 from data_modules.satellite import Satellite
@@ -42,6 +52,7 @@ __all__ = [
     "BigEarthNetV1",
     "BigEarthNetV2",
     "CTVolumes",
+    "CaptionLines",
     "CheXpert",
     "CheXpertPlus",
     "ChestXray14",
@@ -56,6 +67,7 @@ __all__ = [
     "HistologyPatches",
     "HounsfieldOrgans",
     "ImageTable",
+    "KarpathyCaptions",
     "Layout",
     "MerlinCT",
     "Mhist",
@@ -72,15 +84,22 @@ __all__ = [
     "Quilt1M",
     "RadChestCT",
     "Resisc45",
+    "Rs5m",
+    "Rsicd",
+    "Rsitmd",
     "Satellite",
     "SensorRange",
+    "SkyScript",
     "SlideHeatmaps",
     "SlideTable",
     "SpatialSplit",
+    "SydneyCaptions",
+    "TarPairs",
     "TilePlan",
     "TileTable",
     "Tiling",
     "UcMerced",
+    "UcmCaptions",
     "VisibleSentences",
     "VolumeFolders",
     "WholeSlides",

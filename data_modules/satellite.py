@@ -150,7 +150,8 @@ class Satellite(DataModule):
     def decoder(self) -> Decoder:
         """Tiles read one by one, or pictures."""
         if self.sensor is None:
-            return CropDecoder(self.preset)
+            layout = self._layout
+            return layout.decoder(self.preset) if isinstance(layout, SatelliteLayout) else CropDecoder(self.preset)
         return SceneDecoder(self.preset, self.look(), self.tiling.reduce)
 
     def look(self) -> Look:

@@ -21,7 +21,7 @@ NO_PATIENTS = (
     "and intervals are too narrow. Name a patient column if there is one"
 )
 _CLASS_COLUMNS = ("label", "class")
-_TEXT_COLUMNS = ("caption", "rewritten")
+_TEXT_COLUMNS = ("caption", "caption_2", "caption_3", "caption_4", "caption_5", "rewritten")
 _TEXT_ROLES = ("report", "findings", "impression")
 _TEXT = "text:"
 _BOXES = "boxes.csv"
@@ -33,10 +33,10 @@ class ImageTable(Layout):
     """A table with one row per image.
 
     A column that is named must exist. What is not named is taken from the column of the same name if there is one:
-    `image`, `patient`, `study`, `view`, `split`, `report`, `findings`, `impression`, `caption`, `rewritten`, `organs`,
-    and `label` or `class` for data with one class per image. If there is no such class column either, every other
-    column that holds only labels (1, 0, -1, blank) is a class. Boxes come from `boxes.csv` below the root if there is
-    one.
+    `image`, `patient`, `study`, `view`, `split`, `report`, `findings`, `impression`, `caption` (to `caption_5`),
+    `rewritten`, `organs`, and `label` or `class` for data with one class per image. If there is no such class column
+    either, every other column that holds only labels (1, 0, -1, blank) is a class. Boxes come from `boxes.csv` below
+    the root if there is one.
 
     Attributes:
         table: The file, below the root or anywhere.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageFile, UnidentifiedImageError
@@ -35,10 +36,15 @@ def read_image(path: Path) -> Image.Image:
         raise UnreadableImage("the file is empty (0 bytes)")
     if start[128:132] == b"DICM" or path.suffix.lower() in (".dcm", ".dicom"):
         return read_dicom(path)
+    return read_picture(path, start)
+
+
+def read_picture(source: Path | BinaryIO, start: bytes) -> Image.Image:
+    """The same for anything but DICOM, also of what lies in another file; `start` is how it begins, for the error."""
     # Another library in the process may have set it, and then the missing part of a truncated file reads as grey.
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             image.load()
             return _eight_bit(image)
     except UnidentifiedImageError as error:

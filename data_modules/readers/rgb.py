@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 from torch import Tensor
@@ -36,12 +37,17 @@ class CropDecoder(PictureDecoder):
 
 def read_rgb(path: Path) -> Image.Image:
     """Read a picture; UnreadableImage for more than 8 bits, whose black and white only a sensor can tell."""
+    check_depth(path)
+    return read_image(path)
+
+
+def check_depth(source: Path | BinaryIO) -> None:
+    """Raise UnreadableImage for more than 8 bits; what is no picture at all passes."""
     try:
-        with Image.open(path) as image:
+        with Image.open(source) as image:
             mode = image.mode
     except OSError:
-        # `read_image` says what is wrong with it.
+        # Who reads it says what is wrong with it.
         mode = ""
     if mode.startswith(("I", "F")):
         raise UnreadableImage("it has more than 8 bits, and no picture tells what is black and white; give data.sensor")
-    return read_image(path)

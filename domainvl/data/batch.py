@@ -18,6 +18,7 @@ Where organs of volumes are asked for (`OrganDecoder`), on the device:
 With `DataModule.texts` it also holds:
 
     text       list of B texts: drawn by seed, epoch and record (training), or the whole text of the first view there is
+    every_text list of B lists of texts that an evaluation asks with (`TextViews.every`; evaluation only)
     text@NAME  list of B texts of a view in `TextViews.extra`, whole, empty where an image has none
     group      long `[B]`, number of the patient, the same in all processes and splits
     study      long `[B]`, number of the study, or of the image where no study is known

@@ -73,11 +73,13 @@ class Pairing:
 
         Args:
             batch: With `texts` and `index`.
-            turn: Seed and epoch of the draw; None for the whole text of the first view that there is (evaluation).
+            turn: Seed and epoch of the draw; None for the whole text of the first view that there is (evaluation), and
+                `every_text`, all that an evaluation asks with.
         """
         texts = batch.pop("texts")
         if turn is None:
             batch["text"] = [self.views.whole(one) for one in texts]
+            batch["every_text"] = [self.views.asked(one) for one in texts]
         else:
             indices = batch["index"].tolist()
             batch["text"] = [self.views.draw(one, *turn, index) for one, index in zip(texts, indices, strict=True)]

@@ -29,12 +29,15 @@ class TextViews:
         sentences: Draw one random sentence of the view instead of all of it (as GLoRIA does).
         extra: Views that every batch carries besides, whole; an empty text where an image has none.
         one_per_study: Train on one image per study and epoch, so that no two images of a batch share a report.
+        every: Evaluate with every text of an image, as captioned sets with five of them ask for, and not with the first
+            view alone.
     """
 
     views: dict[str, float] = field(default_factory=lambda: {"findings": 0.5, "impression": 0.5})
     sentences: bool = False
     extra: list[str] = field(default_factory=list)
     one_per_study: bool = True
+    every: bool = False
 
     def __post_init__(self) -> None:
         wrong = {name: weight for name, weight in self.views.items() if not 0 <= weight < float("inf")}
@@ -59,6 +62,11 @@ class TextViews:
     def whole(self, texts: Mapping[str, str]) -> str:
         """The text of the first view that there is; empty where there is none."""
         return next((texts[name] for name in self.drawn if texts[name]), "")
+
+    def asked(self, texts: Mapping[str, str]) -> list[str]:
+        """The texts that an evaluation asks with: the first that there is, or all of them."""
+        there = [texts[name] for name in self.drawn if texts[name]]
+        return there if self.every else there[:1]
 
     def draw(self, texts: Mapping[str, str], seed: int, epoch: int, index: int) -> str:
         """A text for one image in one epoch; it depends on the numbers alone, so a resumed run draws the same.

@@ -248,7 +248,7 @@ def _retrieval_notes(found: Retrieval) -> list[str]:
     images, texts = (_size(facts[name]) for name in ("pool_images", "pool_texts"))
     notes = [
         f"Retrieval {protocol.name!r}: {_RULES[protocol.positives]}; {pools} of {images} images and {texts} texts; "
-        f"ties: {protocol.ties}."
+        f"ties: {protocol.ties}{_edits(protocol)}."
     ]
     by_scan = protocol.positives == "scan"
     left = found.images - len(set(found.image_to_text.rows.tolist()))
@@ -264,6 +264,11 @@ def _retrieval_notes(found: Retrieval) -> list[str]:
     if tied:
         notes.append(f"{tied} of {queries} searches end in a tie with a wrong item (texts that repeat, mostly).")
     return notes
+
+
+def _edits(protocol: RetrievalProtocol) -> str:
+    words = f"; every text begins with {protocol.prefix!r}" if protocol.prefix else ""
+    return words + ("; texts are capitalised" if protocol.capitalise else "")
 
 
 def _phrase_notes(phrases: Sequence[Phrases]) -> list[str]:

@@ -5,13 +5,18 @@ follow.
 
 1. A hash of 255 bits: signs of the low DCT coefficients, each against its median over the data. Chest X-rays look
    alike, and against zero most bits of any two would agree. Every picture is hashed as it is and cropped in 59 ways (by
-   2.5, 5 and 7.5 %), so that a copy that lost its margin is found; candidates come from 32 tables of 16 bits each,
-   which finds a distance of 20 bits with p > 0.999 and one of 30 with p > 0.98, without comparing all pairs.
-2. The fine structure of both thumbnails is correlated under the crop, which is refined. What reaches 0.91 is a copy.
+   2.5, 5 and 7.5 %), so that a copy that lost its margin is found. Candidates are the nearest by this hash; above 16
+   million pairs they come from 32 tables of 16 bits each, which finds a distance of 20 bits with p > 0.999 and one of
+   30 with p > 0.98 without comparing all pairs, but fewer copies of what has little structure (water, meadows).
+2. The fine structure of both thumbnails is correlated under the crop, which is refined. A copy reaches far more than
+   unrelated pictures of the same data do: 0.91 among X-rays, whose anatomy is that of all others, down to 0.5 among
+   tiles of land, which have nothing in common and whose weak structure suffers more. And it agrees everywhere: two
+   straight roads reach 0.8, and the land beside them nothing.
 
 Measured on 2,712 procedural chest X-rays of 1,600 made-up patients: all 510 edited copies were found (JPEG at quality
 50, half the size, a crop of 6 % anywhere, crop and size and JPEG together, another gamma), which correlate at 0.93 or
 more; none of the 676 images of held-out patients was taken for a copy, and the most similar of them reached 0.88.
+On 942 procedural satellite tiles of 16 places: FOUND.
 Mirrored, rotated and inverted copies are not found.
 """
 
@@ -30,11 +35,21 @@ from domainvl.evaluation.ranks import Ints
 
 SIDE = 48
 LIKENESS = 0.91
-"""Correlation of the fine structure from which on two pictures are copies."""
+"""Correlation of the fine structure from which on two pictures are copies, whatever the others look like."""
+_LEAST_LIKENESS = 0.5
+"""The same where unrelated pictures have nothing in common."""
+_LEAST_EVERYWHERE = 0.45
+"""What a copy reaches in three quarters of its parts: two straight roads look alike, and the land beside them not."""
+_ABOVE, _SAMPLED = 4.0, 128
+"""Between the two: so many spreads above unrelated pairs, of which so many are drawn."""
+_HOPELESS = 0.15
+"""What reaches less at the crop of its candidate is no copy under a crop nearby either."""
 _RADIUS = 40
 _FREQUENCIES, _COARSE = 16, 16
 _TABLES, _TABLE_BITS = 32, 16
-_TRIED = 4
+_TRIED = 8
+_EXHAUSTIVE = 2**24
+"""Pairs of pictures up to which each is compared with each."""
 # Below this many pictures a median says more about one of them than about what pictures look like.
 _ENOUGH = 64
 # Candidate pairs that are compared at once (32 bytes each, several times).
@@ -96,7 +111,9 @@ def copies(first: Fingerprints, second: Fingerprints, *, crops: bool = True) -> 
     plain = [_coefficients(part, WHOLE) for part in thumbs]
     both = np.concatenate(plain)
     middle = np.median(both, axis=0) if len(both) >= _ENOUGH else np.zeros(both.shape[1])
-    tables = [_Tables(coefficients > middle) for coefficients in plain]
+    kind = _Everything if len(rows[0]) * len(rows[1]) <= _EXHAUSTIVE else _Tables
+    tables = [kind(coefficients > middle) for coefficients in plain]
+    bar = _bar(*thumbs)
     cuts = [WHOLE, *(_crops() if crops else [])]
     near = np.empty((0, 5), dtype=np.int64)
     for number, crop in enumerate(cuts):
@@ -110,7 +127,10 @@ def copies(first: Fingerprints, second: Fingerprints, *, crops: bool = True) -> 
     pairs: dict[int, tuple[int, int]] = {}
     for other, _, one, number, side in near.tolist():
         images = (thumbs[0][one], thumbs[1][other])
-        if other not in pairs and _likeness(images[side], cuts[number], images[1 - side]) >= LIKENESS:
+        if other in pairs:
+            continue
+        whole, everywhere = _likeness(images[side], cuts[number], images[1 - side])
+        if whole >= bar and everywhere >= _LEAST_EVERYWHERE:
             pairs[other] = (int(rows[0][one]), int(rows[1][other]))
     return list(pairs.values())
 
@@ -132,6 +152,41 @@ def _closest(rows: Ints) -> Ints:
     new[1:] = (rows[1:, [0, 2]] != rows[:-1, [0, 2]]).any(axis=1)
     rows = rows[new]
     return _first_few(rows[np.lexsort((rows[:, 2], rows[:, 1], rows[:, 0]))])
+
+
+def _bar(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
+    """The likeness of a copy, from that of pairs drawn at random; the strictest where there are too few to tell."""
+    if len(first) + len(second) < _ENOUGH:
+        return LIKENESS
+    generator = np.random.default_rng(0)
+    pairs = zip(*(generator.integers(0, len(part), _SAMPLED) for part in (first, second)), strict=True)
+    middle, high = np.quantile(
+        [_likeness(first[one], WHOLE, second[other], -1.0)[0] for one, other in pairs], (0.5, 0.95)
+    )
+    return float(np.clip(middle + _ABOVE * (high - middle), _LEAST_LIKENESS, LIKENESS))
+
+
+class _Everything:
+    """Bit vectors that are compared with all others."""
+
+    def __init__(self, bits: Bools) -> None:
+        self._signs = _signs(bits)
+
+    def search(self, bits: Bools) -> Ints:
+        """See `_Tables.search`; however far they are."""
+        items, width = self._signs.shape
+        found = []
+        for start in range(0, len(bits), max(1, _PAIRS * 4 // items)):
+            agreed = _signs(bits[start : start + max(1, _PAIRS * 4 // items)]) @ self._signs.T
+            near = np.argpartition(-agreed, min(_TRIED, items) - 1, axis=1)[:, :_TRIED]
+            distance = ((width - np.take_along_axis(agreed, near, axis=1)) / 2).astype(np.int64)
+            queries = np.broadcast_to(np.arange(start, start + len(near))[:, None], near.shape)
+            found.append(np.stack([queries.ravel(), near.ravel(), distance.ravel()], axis=1))
+        return np.concatenate(found)
+
+
+def _signs(bits: Bools) -> NDArray[np.float32]:
+    return np.where(bits, np.float32(1), np.float32(-1))
 
 
 class _Tables:
@@ -254,10 +309,18 @@ def _line(share: float, offset: float) -> Floats:
     return found
 
 
-def _likeness(thumb: NDArray[np.uint8], crop: Crop, other: NDArray[np.uint8]) -> float:
-    """Correlation of the fine structure of a thumbnail under the best crop near `crop` with that of another."""
+def _likeness(
+    thumb: NDArray[np.uint8], crop: Crop, other: NDArray[np.uint8], hopeless: float = _HOPELESS
+) -> tuple[float, float]:
+    """Correlation of the fine structure of a thumbnail under the best crop near `crop` with that of another.
+
+    Where `crop` itself gives less than `hopeless`, that is the answer. The second number says whether they agree
+    everywhere, and not in one strong line alone.
+    """
     grey, target = thumb.astype(np.float64), _fine(other.astype(np.float64))
-    best, step = -1.0, 0.0125
+    best, step = float(_fine(_cropped(grey, crop)) @ target), 0.0125
+    if best < hopeless:
+        return best, best
     for _ in range(3):
         share, top, left = crop
         for size in (share - step, share, share + step):
@@ -265,11 +328,37 @@ def _likeness(thumb: NDArray[np.uint8], crop: Crop, other: NDArray[np.uint8]) ->
                 for x in (left - step, left, left + step):
                     if size < 0 or min(x, y) < 0 or max(x, y) > size:
                         continue
-                    value = float(_fine(_line(size, y) @ grey @ _line(size, x).T) @ target)
+                    value = float(_fine(_cropped(grey, (size, y, x))) @ target)
                     if value > best:
                         best, crop = value, (size, y, x)
         step /= 2
-    return best
+    return best, _everywhere(_cropped(grey, crop), other.astype(np.float64))
+
+
+def _cropped(grey: Floats, crop: Crop) -> Floats:
+    size, y, x = crop
+    return np.asarray(_line(size, y) @ grey @ _line(size, x).T)
+
+
+def _everywhere(first: Floats, second: Floats) -> float:
+    """Lower quartile, over 16 parts of two thumbnails, of the correlation of what differs from its surroundings."""
+    parts = [_parts(thumb - _blur() @ thumb @ _blur().T) for thumb in (first, second)]
+    rows = [part - part.mean(axis=1, keepdims=True) for part in parts]
+    one, other = (row / np.maximum(np.linalg.norm(row, axis=1, keepdims=True), 1e-9) for row in rows)
+    return float(np.quantile((one * other).sum(axis=1), 0.25))
+
+
+def _parts(thumb: Floats) -> Floats:
+    """`[48, 48]` without its margin to `[16, 121]`."""
+    return np.asarray(thumb[2:-2, 2:-2].reshape(4, 11, 4, 11).transpose(0, 2, 1, 3).reshape(16, 121))
+
+
+@cache
+def _blur() -> Floats:
+    """The mean of five neighbours along a line, `[48, 48]`."""
+    places = np.arange(SIDE)
+    near = (np.abs(places[:, None] - places) <= 2).astype(np.float64)
+    return np.asarray(near / near.sum(axis=1, keepdims=True))
 
 
 def _fine(thumb: Floats) -> Floats:

@@ -3,13 +3,13 @@
 Four rules of what counts as found are in use, and their numbers must not be mixed:
 
     pair         only the image that a text was written for, and any of an image's texts (the five captions of the
-                 Karpathy sets: RemoteCLIP and LAION's CLIP_benchmark, who differ only in how they edit captions).
+                 Karpathy sets: RemoteCLIP, which writes them with one capital letter, and LAION's CLIP_benchmark).
     study        any image of the study, and any report of it: several views of an X-ray study, several
                  reconstructions of a CT scan. A text that repeats inside a study is searched for and among once.
     scan         the same, and a study is one image: the mean of its normalised images. A scan with three
                  reconstructions searches once and takes one place in the pool, as it has one report.
     unique-text  texts that read the same are one text, which belongs to every image that carries it (SkyScript).
-                 White space does not count.
+                 White space does not count. SkyScript puts words in front of every text, and so does the protocol.
 
 R@k is the share of queries with a positive among the first k, mean recall (mR) the mean over k and both directions,
 P@k the share of the first k with the query's label. The size of the pool belongs to each of these numbers.
@@ -36,6 +36,7 @@ from domainvl.evaluation.metrics import Floats
 from domainvl.evaluation.ranks import Ints, Ranks, Ties, both_ways, precision
 
 Positives = Literal["pair", "study", "scan", "unique-text"]
+ProtocolName = Literal["pair", "study", "scan", "unique-text", "karpathy5", "clip-benchmark"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class RetrievalProtocol:
         ties: How equal scores count: `expected` or `pessimistic`.
         pool: Units per sub-pool; None for one pool of everything.
         seed: Of the sub-pools.
+        prefix: Words in front of every text that is searched for or among.
+        capitalise: Write texts with their first letter large and all others small.
     """
 
     name: str
@@ -57,6 +60,8 @@ class RetrievalProtocol:
     ties: Ties = "expected"
     pool: int | None = None
     seed: int = 0
+    prefix: str = ""
+    capitalise: bool = False
 
     def __post_init__(self) -> None:
         if self.positives not in ("pair", "study", "scan", "unique-text"):
@@ -70,13 +75,26 @@ class RetrievalProtocol:
         if self.pool is not None and self.pool < 2:
             raise ValueError(f"RetrievalProtocol: pool is {self.pool}; give at least 2 units, or None for all")
 
+    @classmethod
+    def named(cls, name: ProtocolName) -> RetrievalProtocol:
+        """A protocol that others report under this name."""
+        found = {protocol.name: protocol for protocol in _NAMED}
+        if name not in found:
+            raise ValueError(f"RetrievalProtocol: {name!r} is no protocol; choose {', '.join(found)}, or describe one")
+        return found[name]
+
+    def worded(self, text: str) -> str:
+        """A text as it is encoded."""
+        return self.prefix + (text.capitalize() if self.capitalise else text)
+
 
 PAIR = RetrievalProtocol("pair", "pair")
 STUDY = RetrievalProtocol("study", "study")
 SCAN = RetrievalProtocol("scan", "scan")
-UNIQUE_TEXT = RetrievalProtocol("unique-text", "unique-text")
-KARPATHY5 = RetrievalProtocol("karpathy5", "pair")
+UNIQUE_TEXT = RetrievalProtocol("unique-text", "unique-text", prefix="a satellite image. ")
+KARPATHY5 = RetrievalProtocol("karpathy5", "pair", capitalise=True)
 CLIP_BENCHMARK = RetrievalProtocol("clip-benchmark", "pair")
+_NAMED = (PAIR, STUDY, SCAN, UNIQUE_TEXT, KARPATHY5, CLIP_BENCHMARK)
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,7 +321,14 @@ class Retrieval:
                 "images": int(np.count_nonzero(self.image_to_text.tied)),
                 "texts": int(np.count_nonzero(self.text_to_image.tied)),
             },
-        } | ({} if self.protocol.pool is None else {"pool_seed": self.protocol.seed})
+        } | self._asides()
+
+    def _asides(self) -> dict[str, Any]:
+        """What most protocols do not do."""
+        protocol = self.protocol
+        found: dict[str, Any] = {"pool_seed": protocol.seed} if protocol.pool is not None else {}
+        found |= {"prefix": protocol.prefix} if protocol.prefix else {}
+        return found | ({"capitalised": True} if protocol.capitalise else {})
 
 
 @dataclass(frozen=True, eq=False)

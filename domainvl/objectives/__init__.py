@@ -18,6 +18,8 @@ from domainvl.objectives.mgca_prototype import MgcaPrototype
 from domainvl.objectives.mgca_token import MgcaToken
 from domainvl.objectives.organ_contrast import OrganContrast
 from domainvl.objectives.phrase_regions import PhraseRegions
+from domainvl.objectives.prior_attribution import PriorAttribution
+from domainvl.objectives.prior_belief import PriorBelief
 from domainvl.objectives.sccm import SCCM
 from domainvl.objectives.siglip import SigLIP
 from domainvl.objectives.tcl import TclLocalGlobal
@@ -45,6 +47,8 @@ __all__ = [
     "Objective",
     "OrganContrast",
     "PhraseRegions",
+    "PriorAttribution",
+    "PriorBelief",
     "SigLIP",
     "TclLocalGlobal",
     "VillaMapping",

@@ -20,7 +20,7 @@ from domainvl.evaluation import Predictions
 from domainvl.evaluation.alignment_result import AlignmentPredictions, headline_alignment
 from domainvl.evaluation.leakage import Leakage
 from domainvl.evaluation.outcome import Classified, Outcome
-from domainvl.evaluation.retrieval import STUDY, RetrievalProtocol
+from domainvl.evaluation.retrieval import STUDY, ProtocolName, RetrievalProtocol
 from domainvl.features import Batch, FeatureKey, Features
 from domainvl.objectives.base import Objective, feature_needs
 from domainvl.speed import FAST, Speed
@@ -69,7 +69,8 @@ class Alignment(Scoring):
             the backward pass: same gradients, memory of one chunk, about a third more time.
         compare_splits: Whether splits are compared before training, for patients, copied images and repeated texts.
             Images of a set that does not fit into memory are read once for it.
-        retrieval: How retrieval is counted; see `domainvl.evaluation.retrieval`.
+        retrieval: How retrieval is counted: the name of a protocol, or a description; see
+            `domainvl.evaluation.retrieval`.
     """
 
     shown = Scoring.shown | {"i2t_r5"}
@@ -88,7 +89,7 @@ class Alignment(Scoring):
         organ_of: dict[str, str] | None = None,
         encode_chunk: int | None = None,
         compare_splits: bool = True,
-        retrieval: RetrievalProtocol = STUDY,
+        retrieval: ProtocolName | RetrievalProtocol = STUDY,
     ) -> None:
         super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
         if encode_chunk is not None and encode_chunk < 1:
@@ -99,7 +100,7 @@ class Alignment(Scoring):
         self.organ_of = organ_of or {}
         self.compare_splits = compare_splits
         self._leakage: Leakage | None = None
-        self.retrieval = retrieval
+        self.retrieval = RetrievalProtocol.named(retrieval) if isinstance(retrieval, str) else retrieval
         self._wanted = {key for objective in self.objectives.values() for key in feature_needs(objective.needs)}
         self._maps: dict[str, PhraseMaps] = {}
         self.predictions: AlignmentPredictions | None = None
@@ -276,7 +277,7 @@ class Alignment(Scoring):
             if key in batch:
                 row[key] = array(batch[key])
         if "text" in batch:
-            row["text"] = batch["text"]
+            row["text"] = self._asked(batch)
         row |= {f"{name}/{key}": value for name in self._maps for key, value in self._seen(batch, name).items()}
         self._rows.append(row)
         return row
@@ -290,8 +291,7 @@ class Alignment(Scoring):
             image = self._pairs.encode(adapter, "image", batch["image"], any(boxes) or bool(self._organs))
             found: dict[str, Any] = {"image": array(image["image.pooled"])}
             if "text" in batch:
-                inputs = self._pairs.inputs(Part("text"), batch)
-                found["text"] = array(self._pairs.encode(adapter, "text", inputs)["text.pooled"])
+                found["text"] = self._said(adapter, self._asked(batch))
             if any(boxes):
                 found["phrases"] = maps.scores(image, boxes)
         if self.classes:
@@ -301,6 +301,21 @@ class Alignment(Scoring):
             by_organ = self._organ_scores.found(of_organs, partial(self._probability, name=name))
             found["by_organ"], found["organ_valid"] = (array(value) for value in by_organ)
         return found
+
+    def _asked(self, batch: Batch) -> list[list[str]]:
+        """The texts of every image, as the protocol words them."""
+        texts = batch["every_text"] if "every_text" in batch else [[text] for text in batch["text"]]
+        return [[self.retrieval.worded(text) for text in one] for one in texts]
+
+    def _said(self, adapter: Adapter, texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """What one of the two models makes of the texts of every image, `[texts of it, D]` each."""
+        every, parts = [text for one in texts for text in one], []
+        # As many at once as there are images.
+        for start in range(0, len(every), len(texts)):
+            inputs = self._pairs.inputs(Part("text"), {"text": every[start : start + len(texts)]})
+            parts.append(array(self._pairs.encode(adapter, "text", inputs)["text.pooled"]))
+        ends = np.cumsum([len(one) for one in texts])
+        return np.split(np.concatenate(parts), ends[:-1])
 
     def _boxes(self, batch: Batch) -> list[Sequence[Box]]:
         """Where phrases are true, of every image; nothing where the index is not one of the data set."""

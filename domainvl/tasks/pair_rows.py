@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from domainvl.evaluation import Predictions
 from domainvl.evaluation.alignment_files import write_alignment
 from domainvl.evaluation.alignment_result import (
@@ -25,16 +27,24 @@ from domainvl.tasks.rows import Rows
 def pairs_of(
     rows: Rows, classes: Sequence[str], multilabel: bool, by_organ: Sequence[str] = ()
 ) -> AlignmentPredictions:
-    """Rows of an evaluation in which every image has a text; `by_organ` names the classes looked for in organs."""
+    """Rows of an evaluation in which every image has texts; `by_organ` names the classes looked for in organs."""
     ids, patients = rows.list("id"), rows.list("patient")
     studies = [str(number) for number in rows.list("study")] if "study" in rows else None
     scored = "zero_shot/probability" in rows
     phrases = {name: _phrases(rows, name, patients) for name in ("zero_shot", "adapted")}
+    texts = rows.list("text")
+    owners = [name for name, said in zip(ids, texts, strict=True) for _ in said]
     zero_shot = _embeddings(rows, "zero_shot")
     if zero_shot is None:
         raise RuntimeError("pairs_of: an evaluation batch carries no embeddings")
     return AlignmentPredictions(
-        pairs=Pairs(images=ids, owners=ids, patients=patients, studies=studies, texts=rows.list("text")),
+        pairs=Pairs(
+            images=ids,
+            owners=owners,
+            patients=patients,
+            studies=studies,
+            texts=[text for said in texts for text in said],
+        ),
         zero_shot=zero_shot,
         adapted=_embeddings(rows, "adapted"),
         classes=classes_of(rows, classes, multilabel) if scored else None,
@@ -68,8 +78,8 @@ def _by_organ(rows: Rows, classes: Sequence[str], chosen: Sequence[str]) -> Pred
 
 
 def _embeddings(rows: Rows, name: str) -> Embeddings | None:
-    images, texts = rows.array(f"{name}/image"), rows.array(f"{name}/text")
-    return None if images is None or texts is None else Embeddings(images, texts)
+    images = rows.array(f"{name}/image")
+    return None if images is None else Embeddings(images, np.concatenate(rows.list(f"{name}/text")))
 
 
 def _phrases(rows: Rows, name: str, patients: Sequence[str]) -> Phrases | None:

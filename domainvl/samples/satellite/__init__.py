@@ -36,7 +36,10 @@ _STEP = 20
 
 _ZONES = ((32632, 500_000.0, 5_300_000.0), (32633, 320_000.0, 5_420_000.0))
 _DATES = dict(zip(SEASONS, ("2024-07-06", "2024-10-24"), strict=True))
-_COLUMNS = ("image", "left", "top", "width", "height", "place", "date", "class", "caption")
+CAPTIONS = ("caption", *(f"caption_{number}" for number in range(2, 6)))
+"""Columns of what is said of a tile."""
+
+_COLUMNS = ("image", "left", "top", "width", "height", "place", "date", "class", *CAPTIONS)
 _LINE_SHARE = {RIVER: 0.05, HIGHWAY: 0.035}
 _PURE = 0.75
 
@@ -50,7 +53,7 @@ scenes, {tiles} labelled tiles. No such land exists, and a model that reads thes
   EPSG:32632 or 32633, tiled, with overviews; 0 is nodata, which a slanted edge of some scenes is.
 - `landcover/<place>.tif`: what lies where, 1 to {covers} in the order {names}.
 - `tiles.csv`: windows of {tile} pixels with one class: river or highway where one crosses, else the cover of three
-  quarters of the tile. Other tiles are not listed.
+  quarters of the tile, and five captions. Other tiles are not listed.
 - `chips/*.jpg` and `dataset.json`: true-colour pictures of summer tiles with five captions each, in the form of RSICD;
   splits keep places apart.
 
@@ -92,7 +95,7 @@ def generate(folder: Path, *, seed: int, patients: int) -> Iterator[None]:
                 if seen is not None and seen[where].mean() < 0.9:
                     continue
                 text = words[row, column]
-                rows.append(_row(scene, row, column, place, season, cover, text[0]))
+                rows.append(_row(scene, row, column, place, season, cover, text))
                 if season == SEASONS[0]:
                     name = f"{cover.replace(' ', '')}_{place.name}_{row}_{column}.jpg"
                     _write_chip(folder / "chips" / name, image[(slice(None), *where)])
@@ -154,8 +157,8 @@ def _swath(rng: np.random.Generator, side: int) -> NDArray[np.bool_]:
     return seen
 
 
-def _row(scene: str, row: int, column: int, place: _Place, season: str, cover: str, caption: str) -> dict[str, Any]:
-    cells = (scene, column * TILE, row * TILE, TILE, TILE, place.name, _DATES[season], cover, caption)
+def _row(scene: str, row: int, column: int, place: _Place, season: str, cover: str, texts: list[str]) -> dict[str, Any]:
+    cells = (scene, column * TILE, row * TILE, TILE, TILE, place.name, _DATES[season], cover, *texts)
     return dict(zip(_COLUMNS, cells, strict=True))
 
 
