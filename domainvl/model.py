@@ -58,6 +58,11 @@ class Model:
         self.preset = backbone.preset
         self.backbone = backbone.requires_grad_(False).to(self.device).eval()
         card = hub.read_adapter_card(folder)
+        if not card.classes:
+            raise ValueError(
+                f"Model: this {card.adapter} adapter was trained on texts alone and names no classes; use "
+                "domainvl.hub.load_adapter, which brings adapter and backbone back"
+            )
         for tower in (backbone.image, backbone.text):
             tower.onednn = speed.onednn
         # Before the adapter joins the towers: the untouched model's class features are where some methods start.

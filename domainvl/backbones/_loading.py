@@ -35,7 +35,9 @@ class Source:
     revision: str | None
 
 
-def locate(owner: str, name: str, revision: str | None, patterns: Sequence[str]) -> Source:
+def locate(
+    owner: str, name: str, revision: str | None, patterns: Sequence[str], instead: str = f"name: {BUILTIN}"
+) -> Source:
     """The folder of a checkpoint, downloaded if need be.
 
     Args:
@@ -43,6 +45,7 @@ def locate(owner: str, name: str, revision: str | None, patterns: Sequence[str])
         name: Local folder, Hub id, `builtin:tiny` or `builtin:tiny-llm`.
         revision: Branch, tag or commit on the Hub.
         patterns: Files to download.
+        instead: What needs no download, for the message where none is possible.
     """
     if name in _SHIPPED:
         return _builtin(owner, name, revision)
@@ -58,7 +61,7 @@ def locate(owner: str, name: str, revision: str | None, patterns: Sequence[str])
             f"{owner}: {name!r} is neither a folder nor a Hub id; give 'owner/model', a folder with the "
             f"checkpoint's files, or one of {', '.join(map(repr, _SHIPPED))}"
         )
-    return _download(owner, name, revision, patterns)
+    return _download(owner, name, revision, patterns, instead)
 
 
 def _builtin(owner: str, name: str, revision: str | None) -> Source:
@@ -74,7 +77,7 @@ def _builtin(owner: str, name: str, revision: str | None) -> Source:
     return Source(folder, name, None)
 
 
-def _download(owner: str, name: str, revision: str | None, patterns: Sequence[str]) -> Source:
+def _download(owner: str, name: str, revision: str | None, patterns: Sequence[str], instead: str) -> Source:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         HfHubHTTPError,
@@ -102,7 +105,7 @@ def _download(owner: str, name: str, revision: str | None, patterns: Sequence[st
             f"{owner}: {name!r} is not on this machine and the Hub cannot be reached (no network, or "
             f"HF_HUB_OFFLINE is set).\nOn a machine with network: hf download {name}{at} --local-dir "
             f"{name.split('/')[-1]}\nthen copy that folder here and give its path as `name`. Without any "
-            f"download: name: {BUILTIN}"
+            f"download: {instead}"
         ) from None
     # A snapshot lies in a folder named after its commit.
     return Source(folder, name, folder.name)

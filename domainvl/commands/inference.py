@@ -78,7 +78,6 @@ def _infer(verb: str, session: Session, run: Run, adapter: str | None, images: P
 def adopt(folder: str, module: LightningModule, data: LightningDataModule, unlabelled: bool) -> None:
     """Put a saved adapter into the task; a class that its description names is looked up in domainvl.adapters alone."""
     from domainvl.data.module import DataModule
-    from domainvl.data.prompts import PromptSet
     from domainvl.hub import read_adapter
     from domainvl.tasks.base import Task
 
@@ -88,7 +87,7 @@ def adopt(folder: str, module: LightningModule, data: LightningDataModule, unlab
     module.adopt(saved.card.build(), saved.tensors, saved.card.classes, saved.logit_scale)
     if unlabelled and isinstance(data, DataModule):
         # Images without labels say nothing about classes; those of the adapter are predicted.
-        data.adopt(saved.card.classes, saved.card.multilabel, PromptSet(**saved.card.prompts))
+        data.adopt(saved.card.classes, saved.card.multilabel, saved.card.prompt_set())
 
 
 @contextmanager

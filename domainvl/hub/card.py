@@ -154,7 +154,7 @@ def _parsed(path: Path, values: Any) -> AdapterCard:
     classes = values["classes"]
     if not all(isinstance(name, str) for name in classes):
         raise ValueError(f"{path}: 'classes' should hold names, got {classes[:5]}")
-    if not classes or len(set(classes)) < len(classes):
+    if len(set(classes)) < len(classes):
         raise ValueError(f"{path}: 'classes' should hold different names, got {classes[:5]}")
     _check_prompts(path, values["prompts"], len(classes))
     known = {field.name for field in fields(BackboneSpec)}

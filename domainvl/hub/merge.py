@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import warnings
 from pathlib import Path
 
 import torch
@@ -43,7 +44,9 @@ def write_merged(adapter: Adapter, trained: Backbone, fresh: Backbone, folder: P
             f"--merge: {type(fresh).__name__} has no format that is written here; HuggingFace has. The PEFT pair of "
             "the adapter folder holds the same update"
         )
-    with tempfile.TemporaryDirectory(prefix="domainvl-") as pair:
+    with tempfile.TemporaryDirectory(prefix="domainvl-") as pair, warnings.catch_warnings():
+        # peft asks transformers in a way that transformers will take back in its next major version.
+        warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         adapter.export(Path(pair), None)
         merged = PeftModel.from_pretrained(fresh.library, pair).merge_and_unload()
     with torch.no_grad():

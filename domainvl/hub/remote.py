@@ -32,7 +32,7 @@ def located(source: str | os.PathLike[str], revision: str | None = None) -> Path
         return inner
     if isinstance(source, os.PathLike) or folder.is_dir():
         return folder
-    return locate("domainvl.load", source, revision, FILES).folder
+    return locate("domainvl.load", source, revision, FILES, instead="the folder of a run, runs/cxr/1").folder
 
 
 def backbone_of(card: AdapterCard) -> Backbone:

@@ -136,7 +136,7 @@ ROWS = {
     ),
     "format of attributes": (says(prompts={"templates": ["{0.__class__}"]}), "needs exactly one {}"),
     "a class twice": (says(classes=["a", "a"]), "'classes' should hold different names"),
-    "no class": (says(classes=[]), "'classes' should hold different names"),
+    "no class": (says(classes=[]), "names no classes"),
     "key twice": (text(lambda old: old.replace("{", '{"adapter": "LoRA",', 1)), "the key 'adapter' is written twice"),
     "NaN in JSON": (text(lambda old: old.replace(": 3", ": NaN", 1)), "NaN is no number of JSON"),
     "deep JSON": (text(lambda old: deep(100_000)), "nested too deeply"),

@@ -96,6 +96,7 @@ def test_card_is_what_the_hub_expects(saved):
     data = card.data
     assert data.base_model == "someone/toy"
     assert data.base_model_relation == "adapter"
+    assert data.base_model_revision == "0123456789abcdef"
     assert data.library_name == "domainvl"
     assert data.pipeline_tag == "zero-shot-image-classification"
     assert {"domainvl", "mmrl"} <= set(data.tags)

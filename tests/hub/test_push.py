@@ -1,6 +1,7 @@
 """Push and pull with the real client against a server on this machine."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,3 +118,14 @@ def test_a_push_that_cannot_be(server, adapter, monkeypatch, token, name, error,
 def test_what_is_not_there_cannot_be_pulled(server):
     with pytest.raises(ValueError, match="the Hub knows no 'someone/nothing'"):
         domainvl.load("someone/nothing")
+
+
+@pytest.mark.parametrize(
+    ("name", "licence"),
+    [("someone/clip", "mit"), ("someone/unknown", None), ("builtin:tiny", "apache-2.0"), ("a-folder", None)],
+)
+def test_the_licence_of_the_model_below_is_carried_over(server, adapter, name, licence):
+    server.repos["someone/clip"], server.private["someone/clip"] = {}, False
+    card = hub.read_adapter_card(adapter)
+    card = replace(card, backbone=replace(card.backbone, name=name, revision="0123abc"))
+    assert hub.base_licence(card) == licence
