@@ -16,12 +16,13 @@ _FAST = (None, "aperio", "generic-tiff")
 """What `TiffSlide` reads; the other formats that are TIFF inside have overlapping or missing tiles."""
 
 
-def open_slide(path: Path, mpp: float | None = None) -> SlideReader:
+def open_slide(path: Path, mpp: float | None = None, exact: bool = False) -> SlideReader:
     """Open a slide; what the file holds decides, not its name.
 
     Args:
         path: The file.
         mpp: Microns per pixel of level 0, where a table knows better than the file.
+        exact: Average all pixels of a JPEG, also where it could be decoded at a fraction of its size.
 
     Raises:
         NoResolution: Neither the file nor `mpp` says how large pixels are.
@@ -34,7 +35,7 @@ def open_slide(path: Path, mpp: float | None = None) -> SlideReader:
     vendor = vendor_of(path)
     if tiff and vendor in _FAST:
         try:
-            return TiffSlide(path, mpp)
+            return TiffSlide(path, mpp, exact)
         except Unfit:
             if vendor is None:
                 raise UnreadableImage(

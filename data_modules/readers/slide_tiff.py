@@ -2,10 +2,15 @@
 
 Only what decodes to the same bits as in OpenSlide is read here: Aperio and plain pyramids with RGB tiles. Aperio's JPEG
 2000 in YCbCr (33003) needs a colour transform of its own and is left to OpenSlide, as are all other formats.
+
+Where 2, 4 or 8 pixels become one, JPEG is decoded at that scale: libjpeg's smaller inverse transforms give the mean of
+the pixels from the coefficients that it depends on (the rounding differs, and colours stored at half the resolution are
+taken as they are stored). JPEG 2000 is not: its coarser levels are wavelet bands, which are no means.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections import OrderedDict
@@ -15,6 +20,7 @@ from threading import Lock, local
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from data_modules.readers.slide import WHITE, Level, Pixels, SlideReader, checked_mpp, shrunk
 from domainvl.data.rejects import UnreadableImage
@@ -25,6 +31,9 @@ if TYPE_CHECKING:
 _JPEG, _JPEG2000 = 7, (33005, 34712)
 _PLAIN = (1, 5, 8, 32946)
 """Nothing, LZW and Deflate."""
+_SCALE = 8
+"""JPEG's blocks have so many pixels along a side; down to one of them is decoded."""
+_END = b"\xff\xd9"
 _RGB, _YCBCR = 2, 6
 _UNITS = {2: 25400.0, 3: 10000.0}
 """Microns in a TIFF's inch and centimetre."""
@@ -66,6 +75,10 @@ class TiledLevel:
         """Tiles from left to right."""
         return -(-self.width // self.tile[0])
 
+    def scale(self, shrink: int) -> int:
+        """How many times smaller than stored a tile can be decoded when it is to be shrunk so many times."""
+        return math.gcd(shrink, _SCALE, *self.tile) if self.compression == _JPEG else 1
+
 
 def is_tiff(path: Path) -> bool:
     """Whether a file begins like a TIFF, whatever it is called."""
@@ -79,13 +92,14 @@ class TiffSlide(SlideReader):
     Args:
         path: The file.
         mpp: Microns per pixel of level 0; what the file says when None.
+        exact: Average all pixels of a JPEG, also where it could be decoded at a fraction of its size.
 
     Raises:
         UnreadableImage: It is damaged, or has no resolution.
         Unfit: It has to be read by OpenSlide.
     """
 
-    def __init__(self, path: Path, mpp: float | None = None) -> None:
+    def __init__(self, path: Path, mpp: float | None = None, exact: bool = False) -> None:
         import tifffile
 
         try:
@@ -103,6 +117,7 @@ class TiffSlide(SlideReader):
             for one in self._tiled
         )
         super().__init__(path, levels, stated)
+        self._exact = exact
         self._forget()
 
     def _forget(self) -> None:
@@ -116,7 +131,7 @@ class TiffSlide(SlideReader):
 
     def __getstate__(self) -> dict[str, Any]:
         """Worker processes get where tiles lie and open the file themselves."""
-        return {name: self.__dict__[name] for name in ("path", "levels", "mpp", "_tiled")}
+        return {name: self.__dict__[name] for name in ("path", "levels", "mpp", "_tiled", "_exact")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """See `__getstate__`."""
@@ -143,7 +158,7 @@ class TiffSlide(SlideReader):
         inside = left >= 0 and top >= 0 and right <= tiled.width // shrink and bottom <= tiled.height // shrink
         if inside and aligned and shrink == 1 and (right - left, bottom - top) == tiled.tile:
             # What is asked for most goes where it is wanted without a copy.
-            return self._decoded(level, y // high * tiled.columns + x // wide, result)
+            return self._shrunk(level, y // high * tiled.columns + x // wide, 1, result)
         if not inside:
             result[:] = WHITE
             right, bottom = min(right, -(-tiled.width // shrink)), min(bottom, -(-tiled.height // shrink))
@@ -154,7 +169,7 @@ class TiffSlide(SlideReader):
                 y0, y1 = max(top, row * high), min(bottom, (row + 1) * high)
                 target = result[y0 - top : y1 - top, x0 - left : x1 - left]
                 if aligned and target.shape[:2] == (high, wide):
-                    shrunk(self._decoded(level, number, self._scratch(level, fresh=False)), shrink, target)
+                    self._shrunk(level, number, shrink, target)
                     continue
                 pixels = self._tile(level, number, shrink, keep=not aligned)
                 target[:] = pixels[y0 - row * high : y1 - row * high, x0 - column * wide : x1 - column * wide]
@@ -168,7 +183,9 @@ class TiffSlide(SlideReader):
             if found is not None:
                 self._kept.move_to_end(key)
                 return found
-        pixels = shrunk(self._decoded(level, number, self._scratch(level, keep and shrink == 1)), shrink)
+        wide, high = (length // shrink for length in self._tiled[level].tile)
+        room = np.empty((high, wide, 3), np.uint8) if keep else self._scratch(level, shrink)
+        pixels = self._shrunk(level, number, shrink, room)
         if keep:
             with self._lock:
                 self._bytes += 0 if key in self._kept else pixels.nbytes
@@ -177,24 +194,33 @@ class TiffSlide(SlideReader):
                     self._bytes -= self._kept.popitem(last=False)[1].nbytes
         return pixels
 
-    def _scratch(self, level: int, fresh: bool) -> Pixels:
+    def _scratch(self, level: int, shrink: int) -> Pixels:
         """Room for a tile: memory that is new costs a third of what decoding does."""
-        wide, high = self._tiled[level].tile
-        if fresh:
-            return np.empty((high, wide, 3), np.uint8)
+        wide, high = (length // shrink for length in self._tiled[level].tile)
         found: Pixels | None = getattr(self._room, "pixels", None)
         if found is None or found.shape != (high, wide, 3):
             found = self._room.pixels = np.empty((high, wide, 3), np.uint8)
         return found
 
-    def _decoded(self, level: int, number: int, out: Pixels) -> Pixels:
+    def _shrunk(self, level: int, number: int, shrink: int, out: Pixels) -> Pixels:
+        """A tile with every square of `shrink` pixels averaged, by the decoder as far as it can."""
         tiled = self._tiled[level]
+        scale = 1 if self._exact else tiled.scale(shrink)
+        # imagecodecs writes to contiguous memory alone.
+        if scale == shrink and (scale > 1 or out.flags.c_contiguous):
+            return self._decoded(tiled, number, scale, out)
+        return shrunk(self._decoded(tiled, number, scale, self._scratch(level, scale)), shrink // scale, out)
+
+    def _decoded(self, tiled: TiledLevel, number: int, scale: int, out: Pixels) -> Pixels:
         if not tiled.counts[number]:
             out[:] = WHITE
             return out
         data = self._packed(tiled.offsets[number], tiled.counts[number])
         try:
-            self._unpacked(tiled, data, number, out)
+            if scale > 1:
+                out[:] = _scaled(tiled, data, scale)
+            else:
+                self._unpacked(tiled, data, number, out)
         except (RuntimeError, ValueError, TypeError, OverflowError) as error:
             # imagecodecs' errors are RuntimeErrors.
             raise UnreadableImage(f"a tile is damaged: {str(error)[:60]}") from error
@@ -234,6 +260,16 @@ class TiffSlide(SlideReader):
                     page.decode  # noqa: B018  made once, while the file is open
                     self._pages[number] = page
             return self._pages[number]
+
+
+def _scaled(tiled: TiledLevel, data: bytes, scale: int) -> Pixels:
+    """A JPEG tile decoded at a half, a quarter or an eighth of its size."""
+    wide, high = (length // scale for length in tiled.tile)
+    stored = "YCbCr" if tiled.colours == _YCBCR else "RGB"
+    # Tables are a stream without a picture, and their end would be taken for the picture's. Pillow wants an end, which
+    # imagecodecs does not: what one of them reads the other has to read too.
+    stream = (data if tiled.tables is None else tiled.tables.removesuffix(_END) + data[2:]) + _END
+    return np.asarray(Image.frombytes("RGB", (wide, high), stream, "jpeg", "RGB", stored, scale, 0))
 
 
 class Unfit(Exception):

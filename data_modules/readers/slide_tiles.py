@@ -28,6 +28,8 @@ class TilePlan:
         overlap: Pixels that it shares with the next one.
         share: Least part of it that is tissue.
         tissue: How tissue is told from glass.
+        exact: Average all pixels of a JPEG, also where 2, 4 or 8 of them become one and it could be decoded at that
+            scale, which takes less time and differs by half a grey level.
     """
 
     mpp: float = 0.5
@@ -35,6 +37,7 @@ class TilePlan:
     overlap: int = 0
     share: float = 0.25
     tissue: Tissue = field(default_factory=Tissue)
+    exact: bool = False
 
     def __post_init__(self) -> None:
         if self.mpp <= 0 or self.size < 1:
@@ -46,7 +49,7 @@ class TilePlan:
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits over everything that moves a tile."""
+        """Twelve hex digits over everything that moves a tile or makes its pixels."""
         return hashlib.sha256(json.dumps([_VERSION, asdict(self)], sort_keys=True).encode()).hexdigest()[:12]
 
     def geometry(self, slide: SlideReader) -> Geometry:

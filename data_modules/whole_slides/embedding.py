@@ -166,7 +166,7 @@ class SlideEmbedder:
         return places if len(places.at) else NO_TISSUE
 
     def _open(self, record: Record, root: Path) -> SlideReader:
-        return open_slide(root / record.path, self.files.resolutions.get(record.path))
+        return open_slide(root / record.path, self.files.resolutions.get(record.path), self.plan.exact)
 
     def _locked(
         self, pool: ThreadPoolExecutor, root: Path, record: Record, places: Places, source: str, wait: bool

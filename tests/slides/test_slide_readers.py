@@ -3,12 +3,14 @@
 import hashlib
 import multiprocessing
 import pickle
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
 import openslide
 import pytest
+import rasterio
 import tifffile
 from PIL import Image
 from slide_phantoms import broken_tile, save, tissue
@@ -18,6 +20,7 @@ from data_modules.readers.slide import WHITE, Level, SlideReader, shrunk
 from data_modules.readers.slide_openslide import OtherSlide
 from data_modules.readers.slide_tiff import TiffSlide
 from domainvl.data import UnreadableImage
+from domainvl.samples.slides.textures import texture
 
 KINDS = {"jpeg": ("a.tif", "jpeg"), "jpeg aperio": ("a.svs", "jpeg"), "jpeg2000": ("a.svs", "jpeg2000")}
 
@@ -54,7 +57,7 @@ def test_pixels_are_openslides_to_the_bit(kind, tmp_path):
 
 def test_the_other_reader_gives_the_same_pixels(tmp_path):
     path = save(tmp_path / "a.tif")
-    fast, slow = open_slide(path), OtherSlide(path)
+    fast, slow = open_slide(path, exact=True), OtherSlide(path)
     assert slow.levels == fast.levels
     for place, size, mpp in (((100, 60), 200, 0.5), ((-40, 900), 256, 0.77), ((320, 320), 128, 1.0)):
         assert np.array_equal(fast.read(place, size, mpp), slow.read(place, size, mpp))
@@ -114,11 +117,60 @@ def test_halving_is_a_mean():
     assert np.abs(shrunk(pixels, 4) - pixels.reshape(16, 4, 24, 4, 3).mean(axis=(1, 3))).max() <= 0.51
 
 
-def test_a_shrunk_region_is_the_region_shrunk(tmp_path):
-    slide = open_slide(save(tmp_path / "a.tif"))
+@pytest.mark.parametrize("packing", ["jpeg2000", "deflate"])
+def test_a_shrunk_region_is_the_region_shrunk(packing, tmp_path):
+    path = tmp_path / "a.svs"
+    if packing == "jpeg2000":
+        save(path, packing=packing)
+    else:
+        with tifffile.TiffWriter(path) as tiff:
+            tiff.write(tissue(), tile=(256, 256), compression=packing, photometric="rgb", metadata=None)
+    slide = open_slide(path, mpp=0.25)
     for x, y in ((256, 256), (128, 256), (131, 77), (0, 0)):
         whole = slide.region(0, x, y, 512, 256)
         assert np.array_equal(slide.region(0, x, y, 512, 256, 2), shrunk(whole, 2))
+
+
+def stained():
+    rng = np.random.default_rng(0)
+    kinds = [texture(rng, kind, 384) for kind in ("tumor", "stroma", "lymphocytes", "glands")]
+    picture = np.concatenate([np.concatenate(kinds[:2], 1), np.concatenate(kinds[2:], 1)], 0)[:768, :768]
+    return (np.clip(picture + rng.normal(0, 0.02, picture.shape), 0, 1) * 255).astype(np.uint8)
+
+
+def noisy():
+    """Noisier than any scanner: neighbours differ by 23 grey levels in the mean."""
+    return np.clip(np.random.default_rng(0).normal(128, 20, (768, 768, 3)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("colours", ["YCBCR", "RGB"])
+@pytest.mark.parametrize(("picture", "mean", "most"), [(stained, 0.6, 3.5), (noisy, 2.5, 10.0)])
+def test_jpeg_decoded_at_a_fraction_is_the_mean_of_its_pixels(picture, mean, most, colours, tmp_path):
+    pixels = picture()
+    # GDAL writes tiles without tables, which lie in a tag, and chroma at half the resolution.
+    options = {"tiled": True, "blockxsize": 256, "blockysize": 256, "compress": "JPEG", "jpeg_quality": 85}
+    shape = {"width": 768, "height": 768, "count": 3, "dtype": "uint8", "photometric": colours}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **options, **shape) as file:
+            file.write(pixels.transpose(2, 0, 1))
+    with tifffile.TiffFile(tmp_path / "a.tif") as tiff:
+        assert tiff.pages[0].jpegtables
+        assert tiff.pages[0].photometric == tifffile.PHOTOMETRIC[colours]
+    slide = open_slide(tmp_path / "a.tif", mpp=0.25)
+    assert isinstance(slide, TiffSlide)
+    for shrink in (2, 4, 8, 16, 6):
+        for x, y in ((0, 0), (96, 48)):
+            full = slide.region(0, x, y, 672, 480).astype(float)
+            exact = full.reshape(480 // shrink, shrink, 672 // shrink, shrink, 3).mean(axis=(1, 3))
+            off = np.abs(slide.region(0, x, y, 672, 480, shrink) - exact)
+            assert off.mean() < mean, (shrink, x, y)
+            assert np.percentile(off, 99) < most, (shrink, x, y)
+    whole = slide.region(0, 0, 0, 512, 512)
+    for one in (copy := open_slide(tmp_path / "a.tif", 0.25, exact=True), pickle.loads(pickle.dumps(copy))):  # noqa: S301
+        assert np.array_equal(one.read((0, 0), 256, 0.5), shrunk(whole, 2))
+    # Squares that lie across the decoder's are averaged from all pixels.
+    assert np.array_equal(slide.region(0, 33, 18, 64, 64, 2), shrunk(slide.region(0, 33, 18, 64, 64), 2))
 
 
 def test_outside_is_glass(tmp_path):
@@ -179,5 +231,7 @@ def test_a_broken_tile_is_told_and_the_rest_is_read(tmp_path):
     for slide in (open_slide(path), OtherSlide(path)):
         with pytest.raises(UnreadableImage, match="damaged"):
             slide.read((256, 0), 256, 0.5)
+        with pytest.raises(UnreadableImage, match="damaged"):
+            slide.read((0, 0), 256, 1.0)
         assert np.array_equal(slide.read((0, 0), 256, 0.5), whole.read((0, 0), 256, 0.5))
         assert slide.overview(8.0).shape == (69, 82, 3)

@@ -94,7 +94,7 @@ def test_a_plan_is_kept_in_tridents_layout(tmp_path, monkeypatch):
     assert read_places(file, replace(plan, share=0.5).digest, "v2") is None
 
 
-def test_everything_that_moves_a_tile_is_in_the_hash():
+def test_everything_that_changes_a_tile_is_in_the_hash():
     plan = TilePlan()
     others = [
         replace(plan, mpp=1.0),
@@ -102,8 +102,9 @@ def test_everything_that_moves_a_tile_is_in_the_hash():
         replace(plan, overlap=8),
         replace(plan, share=0.5),
         replace(plan, tissue=Tissue(least=20)),
+        replace(plan, exact=True),
     ]
-    assert len({one.digest for one in (plan, *others)}) == 6
+    assert len({one.digest for one in (plan, *others)}) == 7
 
 
 @pytest.mark.parametrize(
