@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import combinations
 
-from domainvl.adapters.base import Adapter
+from domainvl.adapters.base import Adapter, Side
 from domainvl.adapters.clap import CLAP
 from domainvl.adapters.probe import LinearProbe
 from domainvl.adapters.sgva import SgVA
@@ -23,12 +23,18 @@ _ONCE = {
     "choose": "choose values on the validation split",
     "export": "write files for other libraries",
 }
+_SIDED = ("readout", "locals")
 _NEVER = ("encode", "finish", "prefix")
 
 
 def overrides(part: Adapter, hook: str) -> bool:
     """Whether a method does something of its own in a hook."""
     return getattr(type(part), hook) is not getattr(Adapter, hook)
+
+
+def overrides_on(part: Adapter, hook: str, side: Side) -> bool:
+    """Whether a method does something of its own in `readout` or `locals` on one side."""
+    return overrides(part, hook) and side in part.read_sides
 
 
 def check_parts(adapters: Sequence[Adapter]) -> None:
@@ -48,14 +54,15 @@ def check_parts(adapters: Sequence[Adapter]) -> None:
         if part.support_views and other.support_views and (overrides(part, "see") or overrides(other, "see")):
             raise ValueError(f"Compose: {names} want to see different features of the training images")
         for hook, what in _ONCE.items():
-            if overrides(part, hook) and overrides(other, hook):
+            apart = hook in _SIDED and not set(part.read_sides) & set(other.read_sides)
+            if overrides(part, hook) and overrides(other, hook) and not apart:
                 raise ValueError(f"Compose: {names} both {what}; only one part may")
 
 
 def check_pair(part: Adapter, other: Adapter, backbone: Backbone) -> None:
     """Raise where `part` makes no sense beside `other`."""
     names = type(part).__name__, type(other).__name__
-    image = part.first_block("image", backbone.image) < backbone.image.depth or overrides(part, "readout")
+    image = part.first_block("image", backbone.image) < backbone.image.depth or overrides_on(part, "readout", "image")
     text = part.first_block("text", backbone.text) < backbone.text.depth
     if isinstance(other, (LinearProbe, CLAP)) and text:
         raise ValueError(f"Compose: {names[0]} changes texts (LoRA's `sides` says which), {names[1]} reads none")

@@ -20,7 +20,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +45,13 @@ class Adapter(nn.Module, ABC):
         support_views: How many augmented passes over the training images `take_support` wants to see; 0 for none.
         text_per_image: Whether class features depend on the image (CoCoOp, Crane); then `encode_per_image` makes them.
         chooses: Whether `choose` wants to be called.
+        read_sides: The sides on which `readout` and `locals`, where a method overrides them, do something of its own.
     """
 
     support_views: int = 0
     text_per_image: bool = False
     chooses: bool = False
+    read_sides: ClassVar[tuple[Side, ...]] = SIDES
 
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as plain JSON values; `type(self)(**self.config())` starts over."""

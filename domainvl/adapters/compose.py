@@ -2,9 +2,10 @@
 
 What every part may do, one after the other in the order of the list: make parameters, see the class features and the
 training images, edit tokens in front of a block, hear of the end of an epoch, add a term to the loss, be switched off.
-What one part at most may do: replace templates, edit words, make features, make scores, make texts per image, choose
-values, export. So LoRA goes with MMRL, CoOp or a probe, and CoOp with CLIP-Adapter; two heads do not go together. The
-first edited block is the lowest of the parts.
+What one part at most may do: replace templates, edit words, make features of a side, make scores, make texts per image,
+choose values, export. So LoRA goes with MMRL, CoOp or a probe, CoOp with CLIP-Adapter, and JointStack, which makes
+features of texts, with SliceTransformer, which makes those of volumes; two heads do not go together. The first edited
+block is the lowest of the parts.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from domainvl.adapters._parts import check_pair, check_parts, overrides
+from domainvl.adapters._parts import check_pair, check_parts, overrides, overrides_on
 from domainvl.adapters.base import Adapter, Side
 from domainvl.backbones.base import Backbone
 from domainvl.features import Features, TextInputs
@@ -48,6 +49,10 @@ class Compose(Adapter):
     def _who(self, hook: str) -> Adapter | None:
         """The part that overrides a hook which one may override."""
         return next((part for part in self._each() if overrides(part, hook)), None)
+
+    def _reader(self, hook: str, side: Side) -> Adapter | None:
+        """The part that overrides `readout` or `locals` for a side."""
+        return next((part for part in self._each() if overrides_on(part, hook, side)), None)
 
     def config(self) -> dict[str, Any]:
         """See `Adapter.config`; `domainvl.hub.make_adapter` turns the descriptions of the parts into adapters."""
@@ -104,12 +109,12 @@ class Compose(Adapter):
 
     def readout(self, side: Side, tower: Tower, state: TokenState) -> Features:
         """See `Adapter.readout`."""
-        part = self._who("readout")
+        part = self._reader("readout", side)
         return super().readout(side, tower, state) if part is None else part.readout(side, tower, state)
 
     def locals(self, side: Side, tower: Tower, state: TokenState) -> tuple[Tensor, Tensor]:
         """See `Adapter.locals`."""
-        part = self._who("locals")
+        part = self._reader("locals", side)
         return super().locals(side, tower, state) if part is None else part.locals(side, tower, state)
 
     def pool_tiles(self, bag: Features) -> Features:
@@ -119,7 +124,7 @@ class Compose(Adapter):
 
     def reads(self, side: Side) -> Collection[str] | None:
         """See `Adapter.reads`."""
-        part = self._who("readout")
+        part = self._reader("readout", side)
         return () if part is None else part.reads(side)
 
     def same_rows(self) -> bool:

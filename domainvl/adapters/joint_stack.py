@@ -14,7 +14,7 @@ Differs from the authors' code: words go through the same stack, so that local l
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class JointStack(Adapter):
         dropout: Share of the hidden layer that is dropped in training.
         normalise: Bring what enters to unit length.
     """
+
+    read_sides: ClassVar[tuple[Side, ...]] = ("text",)
 
     def __init__(self, blocks: int = 4, expansion: int = 2, dropout: float = 0.0, normalise: bool = True) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ pictures, which are one slice.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,8 @@ class SideTuning(Adapter):
     Args:
         width: Channels of the side network.
     """
+
+    read_sides: ClassVar[tuple[Side, ...]] = ("image",)
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()

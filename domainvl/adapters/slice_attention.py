@@ -14,7 +14,7 @@ starts at zero.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,8 @@ class SliceAttention(Adapter):
     Args:
         width: Size of the hidden layers V and U.
     """
+
+    read_sides: ClassVar[tuple[Side, ...]] = ("image",)
 
     def __init__(self, width: int = 128) -> None:
         super().__init__()

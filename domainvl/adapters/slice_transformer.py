@@ -12,7 +12,7 @@ positions, so that the number of slices is free; W_out starts at zero where thei
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -33,6 +33,8 @@ class SliceTransformer(Adapter):
         layers: Number of its layers.
         heads: Number of its attention heads.
     """
+
+    read_sides: ClassVar[tuple[Side, ...]] = ("image",)
 
     def __init__(self, width: int = 128, layers: int = 1, heads: int = 4) -> None:
         super().__init__()

@@ -26,6 +26,8 @@ from domainvl.evaluation.result import (
 )
 from domainvl.evaluation.retrieval import STUDY, Pairs, Retrieval, RetrievalProtocol, plan, same_labels, searched_images
 
+IN_ORGAN = ", in its organ"
+"""Ends the name of a class that was looked for in its organ alone; `predictions.csv` has no column for it."""
 _RANKED = ("auroc_macro", "auprc_macro")
 """What is counted of classes by organ."""
 
@@ -180,7 +182,7 @@ def evaluate_alignment(
         models = (organs.zero_shot, organs.adapted or {}, organs.difference or {})
         first, second, change = ({_organ(name): one[name] for name in _RANKED if name in one} for one in models)
         parts.append((first, second, change))
-        per_class |= {f"{name}, in its organ": result for name, result in organs.per_class.items()}
+        per_class |= {f"{name}{IN_ORGAN}": result for name, result in organs.per_class.items()}
     patients = len(set(pairs.patients))
     counts = {"images": len(pairs.images), "texts": len(pairs.owners), "patients": patients}
     notes = _retrieval_notes(found[0]) + _phrase_notes(phrases) + _patient_notes(patients)

@@ -13,6 +13,7 @@ from typing import Any
 
 from domainvl import recipes
 from domainvl.errors import CommandError
+from domainvl.evaluation.alignment_result import IN_ORGAN
 from domainvl.evaluation.bootstrap import Interval
 from domainvl.evaluation.saved import Saved, read_predictions
 from domainvl.runs import Run
@@ -61,7 +62,9 @@ class Record:
             facts=_read_json(run.facts) if run.facts.exists() else {},
             log=_read_log(run.log) if run.log.exists() else [],
             rejects=_read_rejects(run.rejects) if run.rejects.exists() else Counter(),
-            saved=read_predictions(run.predictions, list(metrics["per_class"])),
+            saved=read_predictions(
+                run.predictions, [name for name in metrics["per_class"] if not name.endswith(IN_ORGAN)]
+            ),
         )
 
     @property

@@ -6,7 +6,22 @@ import pytest
 import torch
 from adapters.toys import attached, class_features, moved, pictures, scores, toy
 
-from domainvl.adapters import CLAP, MMRL, CLIPAdapter, Compose, CoOp, LinearProbe, LoRA, MMRLpp, SgVA, TipAdapter
+from domainvl.adapters import (
+    CLAP,
+    MMRL,
+    CLIPAdapter,
+    Compose,
+    CoOp,
+    JointStack,
+    LinearProbe,
+    LoRA,
+    MMRLpp,
+    SgVA,
+    SideTuning,
+    SliceAttention,
+    SliceTransformer,
+    TipAdapter,
+)
 from domainvl.adapters.base import Adapter
 from domainvl.hub import load_adapter, make_adapter, save_adapter
 
@@ -32,6 +47,22 @@ def test_it_is_the_parts_one_inside_the_other():
     assert ours.keys() == theirs.keys()
     for key, value in theirs.items():
         torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("across", [SliceTransformer, SliceAttention, SideTuning])
+@pytest.mark.parametrize("texts_first", [True, False])
+def test_one_part_makes_features_of_texts_and_another_those_of_images(across, texts_first):
+    backbone = toy("slices")
+    texts, images = JointStack(blocks=1), across(width=8)
+    composed = moved(attached(Compose([texts, images] if texts_first else [images, texts]), backbone))
+    for side, tower, part in (("text", backbone.text, texts), ("image", backbone.image, images)):
+        inputs = backbone.tokenize(["no finding", "a cyst"]) if side == "text" else pictures()
+        found = composed.encode(side, tower, inputs)[f"{side}.pooled"]
+        assert torch.equal(found, part.encode(side, tower, inputs)[f"{side}.pooled"])
+        assert not torch.equal(found, tower(inputs))
+        assert composed.reads(side) == part.reads(side)
+        state = tower.run(tower.embed(inputs))
+        assert torch.equal(composed.locals(side, tower, state)[0], part.locals(side, tower, state)[0])
 
 
 def test_no_hook_is_forgotten():
@@ -94,6 +125,8 @@ def test_parts_that_look_at_the_training_images_differently_are_refused():
         (lambda: [MMRL(), LinearProbe()], "MMRL and LinearProbe both make class scores"),
         (lambda: [TipAdapter(), CLAP()], "TipAdapter and CLAP both make class scores"),
         (lambda: [MMRL(), CLIPAdapter()], "both make features"),
+        (lambda: [SliceTransformer(), SliceAttention()], "both make features"),
+        (lambda: [JointStack(), MMRL()], "JointStack and MMRL both make features"),
     ],
 )
 def test_parts_that_do_not_go_together(parts, message):
@@ -114,6 +147,18 @@ def test_parts_that_do_not_go_together(parts, message):
 def test_pairs_that_make_no_sense_on_this_backbone(parts, message):
     with pytest.raises(ValueError, match=message):
         Compose(parts()).attach(toy("hf_clip"))
+
+
+def test_declared_sides_are_those_that_change():
+    """A part that says it leaves a side alone has to read it as the untouched model does."""
+    for make in (JointStack, SliceTransformer, SliceAttention, SideTuning):
+        backbone = toy("slices")
+        adapter = moved(attached(make(), backbone))
+        for side, tower in (("text", backbone.text), ("image", backbone.image)):
+            inputs = backbone.tokenize(["no finding", "a cyst"]) if side == "text" else pictures()
+            with torch.no_grad():
+                same = torch.equal(adapter.encode(side, tower, inputs)[f"{side}.pooled"], tower(inputs))
+            assert same == (side not in adapter.read_sides)
 
 
 def test_a_cache_goes_with_what_changes_texts_alone():
