@@ -167,7 +167,9 @@ def _parsed(path: Path, values: Any) -> AdapterCard:
 
 
 def _check_prompts(path: Path, prompts: dict[str, Any], classes: int) -> None:
-    """Raise unless these are the arguments of a `PromptSet` that a text tower can read in reasonable time."""
+    """Raise unless these are the arguments of a `PromptSet` that a text tower can read in reasonable time, or none."""
+    if not prompts:
+        return
     lists = [prompts.get("templates"), prompts.get("negatives", []), *_lists(prompts.get("names", {}))]
     if not set(prompts) <= {"templates", "negatives", "names"} or not all(_are_texts(one) for one in lists):
         raise ValueError(
