@@ -187,7 +187,8 @@ def test_fmow_keeps_the_times_of_a_place_together(tmp_path):
     assert more.classes[-1] == "false detection"
 
 
-def test_a_box_outside_its_picture_is_rejected(tmp_path):
+def test_a_box_outside_its_picture_is_rejected(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     fmow(tmp_path)
     for file in tmp_path.glob("*/*/*/*.json"):
         file.write_text(file.read_text().replace("[5, 4, 20, 10]", "[30, 4, 20, 10]"))
