@@ -58,10 +58,7 @@ class Adapter(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__}: config() must return the constructor's arguments")
 
     def attach(self, backbone: Backbone) -> None:
-        """Make the parameters for this backbone. Called once, with the backbone frozen already.
-
-        The order is attach, prime, then load_tensors or an optimizer: `prime` may make parameters too.
-        """
+        """Make the parameters for this backbone, frozen already. Called once; `prime`, which may make more, comes next."""
 
     def prime(self, classes: Tensor) -> None:
         """Take the zero-shot class features, normalised, `[C, D]`. Called once, before weights are loaded."""
