@@ -58,7 +58,7 @@ class Adapter(nn.Module, ABC):
         raise NotImplementedError(f"{type(self).__name__}: config() must return the constructor's arguments")
 
     def attach(self, backbone: Backbone) -> None:
-        """Make the parameters for this backbone, frozen already. Called once; `prime`, which may make more, comes next."""
+        """Make the parameters for this backbone, frozen already. Called once; `prime` may make more, afterwards."""
 
     def prime(self, classes: Tensor) -> None:
         """Take the zero-shot class features, normalised, `[C, D]`. Called once, before weights are loaded."""
