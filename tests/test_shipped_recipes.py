@@ -14,7 +14,7 @@ from domainvl.samples import write
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
-# Least gain in macro AUROC on the held-out patients; what is not named has to run, no more.
+# Least gain in macro AUROC (mean recall where there are no classes); what is not named has to run, no more.
 GAINS = {
     "ct": 0.08,
     "cxr": 0.10,
@@ -80,10 +80,11 @@ def test_recipe_runs_as_shipped(path, tmp_path, capsys, request):
     assert metrics["split"] == "test"
     assert set(metrics["hashes"]) >= {"split", "preset", "backbone"}
     assert metrics["seed"] == 1
+    measure = "auroc_macro" if "auroc_macro" in metrics["zero_shot"] else "mean_recall"
     for model in ("zero_shot", "adapted"):
-        value = metrics[model]["auroc_macro"]
+        value = metrics[model][measure]
         assert value["low"] < value["value"] < value["high"]
-    gain = metrics["adapted"]["auroc_macro"]["value"] - metrics["zero_shot"]["auroc_macro"]["value"]
+    gain = metrics["adapted"][measure]["value"] - metrics["zero_shot"][measure]["value"]
     assert gain >= GAINS.get(path.stem, -1)
     if path.stem in CHECKS:
         CHECKS[path.stem](run)

@@ -61,6 +61,8 @@ class SceneDecoder(Decoder):
         around: Window that is read with a tile, by scene and tile (`blocks_around`); others are read alone.
     """
 
+    pictures = True
+
     def __init__(
         self,
         preset: Preset,

@@ -25,7 +25,13 @@ Reader = Callable[[Path], Image.Image | Tensor]
 
 
 class Decoder(ABC):
-    """Base of all decoders. They are sent to worker processes, so they hold settings and no open files."""
+    """Base of all decoders. They are sent to worker processes, so they hold settings and no open files.
+
+    Attributes:
+        pictures: Whether a record is a picture `[3, S, S]`, which can be compared with others by its looks.
+    """
+
+    pictures: bool = False
 
     @property
     @abstractmethod
@@ -77,6 +83,8 @@ class PictureDecoder(Decoder):
         preset: How a picture becomes pixels `[3, S, S]`.
         reader: How a file becomes a picture.
     """
+
+    pictures = True
 
     def __init__(self, preset: Preset, reader: Reader) -> None:
         self.preset = preset

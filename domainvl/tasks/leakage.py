@@ -19,7 +19,6 @@ from domainvl.data.images import ImageSet
 from domainvl.data.manifest import Split
 from domainvl.data.module import DataModule
 from domainvl.data.shelf import Key, Shelf
-from domainvl.data.volume_decoder import VolumeDecoder
 from domainvl.evaluation.image_copies import SIDE, Fingerprints
 from domainvl.evaluation.leakage import Leakage, SplitContent, check_leakage
 from domainvl.progress import shown
@@ -60,7 +59,7 @@ def warn_of(leakage: Leakage) -> None:
 def _content(images: ImageSet, split: str, readers: int, cache: float) -> SplitContent:
     items: Sequence[int] = range(len(images))
     pictures = fingerprints(images)
-    if images.pixels is None and _are_pictures(images):
+    if images.pixels is None and images.decoder.pictures:
         items, pictures = _from_files(images, split, readers, cache)
     records = [images.records[item] for item in items]
     pairing = images.pairing
@@ -72,14 +71,9 @@ def _content(images: ImageSet, split: str, readers: int, cache: float) -> SplitC
 
 def fingerprints(images: ImageSet) -> Fingerprints | None:
     """Of pictures that are in memory; None of volumes and bags, and of what is read from files."""
-    if images.pixels is None or not _are_pictures(images):
+    if images.pixels is None or not images.decoder.pictures:
         return None
     return Fingerprints.of(map(_picture, images.pixels))
-
-
-def _are_pictures(images: ImageSet) -> bool:
-    """Whether there is a height, a width and colours; a volume's slices are no colours."""
-    return len(images.decoder.shape) == 3 and not isinstance(images.decoder, VolumeDecoder)
 
 
 def _from_files(images: ImageSet, split: str, readers: int, cache: float) -> tuple[list[int], Fingerprints]:
