@@ -14,7 +14,7 @@ from domainvl.samples import write
 
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
-# Least gain in macro AUROC (mean recall where there are no classes); what is not named has to run, no more.
+# Least gain in macro AUROC, or in mean recall where there are no classes; what is not named has to run, no more.
 GAINS = {
     "ct": 0.08,
     "cxr": 0.10,
