@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import warnings
 from dataclasses import asdict
@@ -81,6 +82,9 @@ def write_onnx(model: Model, folder: Path) -> float:
     facts = {"classes": model.classes, "preset": asdict(model.preset), "backbone": model.card.backbone.as_dict()}
     onnx.helper.set_model_props(written, {key: json.dumps(value) for key, value in facts.items()})
     onnx.save(written, path)
+    # Tracing makes classes of the names of ours, which a recipe read later in this process would find twice.
+    del program
+    gc.collect()
     return _checked(model, scored, path)
 
 

@@ -126,6 +126,10 @@ def test_onnxruntime_alone_gives_the_same_logits(exported, pixels):
     np.testing.assert_allclose(probabilities, 1 / (1 + np.exp(-ours)), atol=1e-4)
 
 
+def test_tracing_leaves_no_class_of_the_same_name(exported):
+    assert "HuggingFace" not in {made.__name__ for made in HuggingFace.__subclasses__()}
+
+
 def test_the_card_says_what_it_must_and_no_more(exported):
     card = ModelCard.load(exported / "README.md")
     assert card.data.license == "apache-2.0"
