@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -64,9 +65,9 @@ class SceneCaptions(SatelliteLayout):
     images: str = "images"
     scenes: bool = False
 
+    @abstractmethod
     def found(self, root: Path) -> Iterable[CaptionedImage]:
         """The images of all splits."""
-        raise NotImplementedError
 
     def read(self, root: Path) -> Manifest:
         """One record per image that has a caption."""
