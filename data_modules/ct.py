@@ -25,19 +25,19 @@ from domainvl.data.loading import Loading
 from domainvl.data.manifest import Manifest, Record
 from domainvl.data.module import DataModule
 from domainvl.data.names import listing
-from domainvl.data.organ_decoder import OrganDecoder
-from domainvl.data.organ_maps import OrganPlan, OrganSource
 from domainvl.data.paths import existing_root
 from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
 from domainvl.data.rejects import Reject
 from domainvl.data.splits import SplitRule
-from domainvl.data.texts import TextViews
-from domainvl.data.volume import Volume
-from domainvl.data.volume_decoder import Shift, VolumeDecoder
-from domainvl.data.volume_plan import Crop, Region, VolumePlan
-from domainvl.data.volume_preset import VolumePreset
-from domainvl.data.volumes import Entry, VolumeStore, key_of
+from domainvl.data.texts.views import TextViews
+from domainvl.data.volumes.decoder import Shift, VolumeDecoder
+from domainvl.data.volumes.organ_decoder import OrganDecoder
+from domainvl.data.volumes.organ_maps import OrganPlan, OrganSource
+from domainvl.data.volumes.plan import Crop, Region, VolumePlan
+from domainvl.data.volumes.preset import VolumePreset
+from domainvl.data.volumes.store import Entry, VolumeStore, key_of
+from domainvl.data.volumes.volume import Volume
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from domainvl.data.paths import existing_root
 from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
 from domainvl.data.splits import SplitRule
-from domainvl.data.texts import TextViews
+from domainvl.data.texts.views import TextViews
 
 NORMAL = frozenset({"no finding", "normal"})
 _FRONTAL = frozenset({"pa", "ap", "frontal", "ap_horizontal", "ap axial", "ap lldy", "ap rldy", "pa lldy", "pa rldy"})

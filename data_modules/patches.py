@@ -20,8 +20,8 @@ from domainvl.data.paths import existing_root
 from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
 from domainvl.data.splits import SplitRule
-from domainvl.data.stain_shift import StainShift
-from domainvl.data.texts import TextViews
+from domainvl.data.stain.shift import StainShift
+from domainvl.data.texts.views import TextViews
 
 TEMPLATES = (
     "a histology patch showing {}.",

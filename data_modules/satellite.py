@@ -43,7 +43,7 @@ from domainvl.data.preparing import folder_manifest
 from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.texts import TextViews
+from domainvl.data.texts.views import TextViews
 
 _SAMPLE_SENSOR = "sentinel2-10m"
 

@@ -72,8 +72,8 @@ class TextInputs:
         ids: Token ids, `[N, L]`; cut after the longest text where the tower allows it.
         keep: True where an id is real, `[N, L]`; None when the model reads its padding too (SigLIP).
         owner: Which class each text speaks of, `[N]`; None where that is not known.
-        words: Number of the word (`domainvl.data.spans.word_spans`) that a token belongs to, `[N, L]`; -1 for special
-            tokens, padding and punctuation; None where nobody asked.
+        words: Number of the word (`domainvl.data.texts.spans.word_spans`) that a token belongs to, `[N, L]`; -1 for
+            special tokens, padding and punctuation; None where nobody asked.
         sentences: Number of the sentence that a token belongs to, `[N, L]`; -1 for special tokens and padding.
         pooled: Which tokens are the text, `[N, L]`: neither special nor padding nor part of an instruction, which is
             read and not pooled; None where the tower tells by itself.

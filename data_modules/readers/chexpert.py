@@ -15,7 +15,7 @@ from domainvl.data.labels import Label
 from domainvl.data.manifest import Manifest, Record, Split, parse_split
 from domainvl.data.names import listing
 from domainvl.data.paths import inside
-from domainvl.data.reports import clean
+from domainvl.data.texts.reports import clean
 
 _LICENCE = "Stanford University Dataset Research Use Agreement; not for commercial use, not to be passed on"
 _PATIENT = re.compile(r"patient\d+")

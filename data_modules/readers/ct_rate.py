@@ -21,7 +21,7 @@ from data_modules.readers.voxels import Header
 from domainvl.data.labels import Label
 from domainvl.data.manifest import Manifest, Record, Split
 from domainvl.data.names import listing
-from domainvl.data.reports import clean
+from domainvl.data.texts.reports import clean
 
 _SPLITS: tuple[tuple[str, str, Split], ...] = (("train", "train", "train"), ("valid", "validation", "test"))
 """Name of the folder, name in the tables of reports and metadata, and what the split is to us."""

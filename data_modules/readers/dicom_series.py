@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data_modules.readers.voxels import ALLOWED, allowed, check_size, hounsfield, placed
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import LPS_TO_RAS, Matrix, Volume, check_affine
+from domainvl.data.volumes.volume import LPS_TO_RAS, Matrix, Volume, check_affine
 
 _SUFFIXES = (".dcm", ".dicom", ".ima")
 _CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from data_modules.readers.layout import Layout
 from domainvl.data.manifest import Manifest, Record
-from domainvl.data.sentence_filter import Audit, SentenceRules, filtered
-from domainvl.data.texts import TextReader, TextViews
+from domainvl.data.texts.sentence_filter import Audit, SentenceRules, filtered
+from domainvl.data.texts.views import TextReader, TextViews
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class VisibleSentences(Layout):
 
     Attributes:
         layout: Where the data are.
-        rules: File with the rules (`domainvl.data.sentence_filter`).
+        rules: File with the rules (`domainvl.data.texts.sentence_filter`).
     """
 
     layout: Layout

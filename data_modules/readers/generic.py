@@ -14,7 +14,7 @@ from domainvl.data.labels import CELLS, NOT_A_NUMBER, Label
 from domainvl.data.manifest import Manifest, Record, parse_split
 from domainvl.data.names import listing
 from domainvl.data.paths import inside
-from domainvl.data.reports import clean, split_report
+from domainvl.data.texts.reports import clean, split_report
 
 NO_PATIENTS = (
     "no patient is known, so every image counts as a patient of its own; if patients have several images, splits leak "

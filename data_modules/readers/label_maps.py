@@ -10,13 +10,13 @@ import numpy as np
 
 from data_modules.readers.total_segmentator import TOTAL
 from data_modules.readers.volume import LIMIT, SUFFIXES, is_volume, read_volume
-from domainvl.data.hounsfield import regions
 from domainvl.data.manifest import Record
 from domainvl.data.names import hint
-from domainvl.data.organ_maps import OrganSource, on_grid
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import Volume
-from domainvl.data.volumes import Entry, key_of
+from domainvl.data.volumes.hounsfield import regions
+from domainvl.data.volumes.organ_maps import OrganSource, on_grid
+from domainvl.data.volumes.store import Entry, key_of
+from domainvl.data.volumes.volume import Volume
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from data_modules.readers.table import Table, find
 from data_modules.readers.volume_layout import VolumeLayout
 from domainvl.data.labels import Label
 from domainvl.data.manifest import Manifest, Record, parse_split
-from domainvl.data.reports import clean, split_report
+from domainvl.data.texts.reports import clean, split_report
 
 _NO_PATIENTS = "no patient is named in its tables, so a study counts as one; its own split is by patient and is kept"
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from data_modules.readers.voxels import check_size, hounsfield, placed
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import LPS_TO_RAS, Volume, check_affine
+from domainvl.data.volumes.volume import LPS_TO_RAS, Volume, check_affine
 
 _HEADER = 1 << 16
 _NRRD = re.compile(rb"^(space|space directions|data file|datafile):", re.MULTILINE | re.IGNORECASE)

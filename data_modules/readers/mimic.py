@@ -12,7 +12,7 @@ from data_modules.readers.table import Table, find
 from domainvl.data.labels import Label
 from domainvl.data.manifest import Manifest, Record, parse_split
 from domainvl.data.paths import existing_root
-from domainvl.data.reports import clean
+from domainvl.data.texts.reports import clean
 
 _SECTIONS = "mimic_cxr_sectioned.csv"
 

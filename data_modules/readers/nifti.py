@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from data_modules.readers.voxels import Header, check_size, hounsfield, placed
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import Matrix, Volume, check_affine, orientation_of, spacing_of
+from domainvl.data.volumes.volume import Matrix, Volume, check_affine, orientation_of, spacing_of
 
 _TYPES = {
     2: "u1",

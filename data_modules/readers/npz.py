@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from data_modules.readers.voxels import check_size, hounsfield
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import Matrix, Volume, check_affine
+from domainvl.data.volumes.volume import Matrix, Volume, check_affine
 
 _AFFINE = "affine"
 

@@ -14,7 +14,7 @@ from domainvl.data.labels import Label
 from domainvl.data.manifest import Manifest, Record
 from domainvl.data.names import listing
 from domainvl.data.rejects import Reject
-from domainvl.data.reports import clean
+from domainvl.data.texts.reports import clean
 
 _NOT_FINDINGS = frozenset({"normal", "no indexing", "technical quality of image unsatisfactory"})
 _IMAGES = "NLMCXR_png"

@@ -11,7 +11,7 @@ from data_modules.readers.layout import Layout, Rows, frequent, present
 from data_modules.readers.table import Table, find
 from domainvl.data.manifest import Manifest, Record
 from domainvl.data.paths import inside
-from domainvl.data.reports import clean
+from domainvl.data.texts.reports import clean
 
 _COLUMNS = ("ImageID", "ImageDir", "StudyID", "PatientID", "Projection", "MethodLabel", "Report", "Labels")
 _NOT_FINDINGS = frozenset({"normal", "exclude", "unchanged", "suboptimal study", ""})

@@ -20,7 +20,7 @@ from data_modules.readers.layout import Layout
 from data_modules.readers.table import Table
 from domainvl.data.manifest import Manifest, Record, Split, parse_split
 from domainvl.data.paths import inside
-from domainvl.data.reports import clean
+from domainvl.data.texts.reports import clean
 
 _VIDEO = re.compile(r"^(.+)_image_[^_]+\.\w+$")
 _TRUE = {"1", "1.0", "true"}

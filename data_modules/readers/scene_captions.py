@@ -22,7 +22,7 @@ from domainvl.data.labels import Label
 from domainvl.data.manifest import SPLITS, Manifest, Record, Split, parse_split
 from domainvl.data.names import listing
 from domainvl.data.paths import inside
-from domainvl.data.reports import clean
+from domainvl.data.texts.reports import clean
 
 PER_IMAGE = 5
 """Captions per image of the text form."""

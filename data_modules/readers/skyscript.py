@@ -15,7 +15,7 @@ from data_modules.readers.satellite_layout import SatelliteLayout
 from data_modules.readers.table import Table, find
 from domainvl.data.manifest import Manifest, Record, parse_split
 from domainvl.data.paths import inside
-from domainvl.data.reports import clean
+from domainvl.data.texts.reports import clean
 
 _OBJECT = re.compile(r"([awn]\d+)_")
 

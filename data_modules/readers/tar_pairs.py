@@ -26,7 +26,7 @@ from domainvl.data.manifest import Manifest, Record, Split, parse_split
 from domainvl.data.names import listing
 from domainvl.data.preset import Preset
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.reports import clean
+from domainvl.data.texts.reports import clean
 
 _SPLIT = re.compile(r"(?:^|[-_./])(train|val|valid|validation|test)(?=[-_./])")
 _MOST_TEXT = 100_000

@@ -10,7 +10,7 @@ from data_modules.readers.nifti import read_nifti
 from data_modules.readers.npz import read_npz
 from data_modules.readers.voxels import Header
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import Volume
+from domainvl.data.volumes.volume import Volume
 
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd", ".npz")
 """Files that count as volumes when a folder is read; folders with DICOM files count as well."""

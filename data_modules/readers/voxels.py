@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import LPS_TO_RAS, Matrix
+from domainvl.data.volumes.volume import LPS_TO_RAS, Matrix
 
 ALLOWED = (
     "Modality",

@@ -28,7 +28,7 @@ from domainvl.data.feature_file import FeatureWriter, Maker, Places, damaged_til
 from domainvl.data.manifest import Record
 from domainvl.data.preset import Preset
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volumes import key_of
+from domainvl.data.volumes.store import key_of
 from domainvl.progress import shown
 
 NO_TISSUE = "no tile has enough tissue"

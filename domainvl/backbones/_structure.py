@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from domainvl.data.spans import Span, sentence_spans, word_spans
+from domainvl.data.texts.spans import Span, sentence_spans, word_spans
 from domainvl.features import TextInputs
 
 Places = list[Span | None]

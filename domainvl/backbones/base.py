@@ -17,7 +17,7 @@ from domainvl.features import TextInputs
 from domainvl.towers.base import Tower
 
 if TYPE_CHECKING:
-    from domainvl.data.volume_preset import VolumePreset
+    from domainvl.data.volumes.preset import VolumePreset
 
 
 @dataclass(frozen=True)

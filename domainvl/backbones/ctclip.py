@@ -21,7 +21,7 @@ from domainvl.backbones._published import (
     read_weights,
 )
 from domainvl.backbones._texts import load_bert_tokenizer
-from domainvl.data.volume_preset import CT_CLIP, VolumePreset
+from domainvl.data.volumes.preset import CT_CLIP, VolumePreset
 from domainvl.towers.ctvit import CTViT, CTViTModel
 from domainvl.towers.hf_text import HFText
 

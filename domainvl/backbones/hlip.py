@@ -23,8 +23,8 @@ from domainvl.backbones._published import (
 )
 from domainvl.backbones._texts import load_bert_tokenizer
 from domainvl.backbones.ctclip import CXR_BERT
-from domainvl.data.volume_preset import HLIP as PRESET
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volumes.preset import HLIP as PRESET
+from domainvl.data.volumes.preset import VolumePreset
 from domainvl.towers.hf_text import HFText
 from domainvl.towers.hlip import Hlip, HlipModel
 

@@ -26,7 +26,7 @@ from domainvl.backbones._published import (
     read_weights,
 )
 from domainvl.backbones._texts import load_tokenizer
-from domainvl.data.volume_preset import MERLIN, VolumePreset
+from domainvl.data.volumes.preset import MERLIN, VolumePreset
 from domainvl.features import TextInputs
 from domainvl.towers.hf_longformer import HFLongformer
 from domainvl.towers.merlin import MerlinCNN, MerlinModel

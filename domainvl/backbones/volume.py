@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from domainvl.backbones._loading import weights_digest
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.data.preset import Preset
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volumes.preset import VolumePreset
 from domainvl.features import TextInputs
 from domainvl.towers.base import Tower
 from domainvl.towers.inflate import DepthPositions, Inflated, PatchInit

@@ -32,7 +32,7 @@ from domainvl.evaluation.files import plain, versions
 from domainvl.tasks import Classification
 
 if TYPE_CHECKING:
-    from domainvl.data.volume_preset import VolumePreset
+    from domainvl.data.volumes.preset import VolumePreset
 
 PIXEL_GIB = 2.0
 RESAMPLES = 1000

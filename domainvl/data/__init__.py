@@ -13,7 +13,7 @@ from domainvl.data.manifest import SPLITS, Manifest, Record, Split, parse_split
 from domainvl.data.prompts import PromptSet
 from domainvl.data.rejects import Reject, Rejects, TooManyRejects, UnreadableImage
 from domainvl.data.splits import SplitRule
-from domainvl.data.texts import TextViews
+from domainvl.data.texts.views import TextViews
 
 __all__ = [
     "SPLITS",

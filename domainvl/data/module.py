@@ -30,11 +30,11 @@ from domainvl.data.rejects import Rejects
 from domainvl.data.sampler import EvalSampler, TrainSampler
 from domainvl.data.sets import drawn_sets, loaded
 from domainvl.data.splits import SplitRule, split_hash
-from domainvl.data.texts import TextViews
+from domainvl.data.texts.views import TextViews
 from domainvl.data.views import Pictures
 
 if TYPE_CHECKING:
-    from domainvl.data.volume_preset import VolumePreset
+    from domainvl.data.volumes.preset import VolumePreset
 
 
 class DataModule(LightningDataModule, ABC):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from domainvl.data.manifest import Manifest
 from domainvl.data.rejects import Reject, Rejects
-from domainvl.data.texts import TextReader, TextViews, missing
+from domainvl.data.texts.views import TextReader, TextViews, missing
 
 
 class Pairing:

@@ -24,7 +24,7 @@ from domainvl.speed import FAST, Speed
 from domainvl.tasks.schedule import Schedule
 
 if TYPE_CHECKING:
-    from domainvl.data.volume_preset import VolumePreset
+    from domainvl.data.volumes.preset import VolumePreset
 
 
 class Task(LightningModule):

@@ -10,7 +10,7 @@ normed; the convolution along depth lays tokens of shape (b h w, t) out as if th
 Our own: the bias is computed once per offset and not once per pair; the gradient goes past the codes to the token, in
 evaluation too (straight through), so that LoRA learns. Nothing can be put between tokens that lie on a grid.
 
-Which way H and W run is the preset's business (`domainvl.data.volume_preset.CT_CLIP`).
+Which way H and W run is the preset's business (`domainvl.data.volumes.preset.CT_CLIP`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     feature    the mean over the last map, then one 1 x 1 x 1 convolution into the shared space of 512 values
 
 The network has a second head for 1,692 diagnoses, which stays loaded and unused. Which way H and W
-run is the preset's business (`domainvl.data.volume_preset.MERLIN`).
+run is the preset's business (`domainvl.data.volumes.preset.MERLIN`).
 """
 
 from __future__ import annotations

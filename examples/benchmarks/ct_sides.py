@@ -100,8 +100,8 @@ def ours_prepare(setting: Setting) -> Ready:
     import SimpleITK  # noqa: F401
 
     from data_modules.readers.volume import read_volume
-    from domainvl.data.volume_plan import VolumePlan
-    from domainvl.data.volumes import Entry, Job, VolumeStore, key_of
+    from domainvl.data.volumes.plan import VolumePlan
+    from domainvl.data.volumes.store import Entry, Job, VolumeStore, key_of
 
     plan = VolumePlan(setting.spacing, setting.size)
     store = VolumeStore(setting.folder / f"store-{os.getpid()}", plan)
@@ -180,8 +180,8 @@ def ours_crop(finished: bool) -> Callable[[Setting], Ready]:
     def ready(setting: Setting) -> Ready:
         import torch
 
-        from domainvl.data.volume_preset import VolumePreset
-        from domainvl.data.volumes import Entry
+        from domainvl.data.volumes.preset import VolumePreset
+        from domainvl.data.volumes.store import Entry
 
         entry = Entry(setting.prepared, setting.size, (), "")
         int(entry.voxels().sum(dtype=np.int64))

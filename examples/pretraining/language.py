@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from domainvl.data.reports import split_report
+from domainvl.data.texts.reports import split_report
 from domainvl.features import TextInputs
 from domainvl.samples.cxr.cases import ARCHIVE, WARD, draw_patients
 from domainvl.samples.cxr.reports import report

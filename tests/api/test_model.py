@@ -15,7 +15,7 @@ import domainvl
 from domainvl import hub
 from domainvl.adapters import ABMIL, MMRL, CoCoOp, CoOp, LoRA
 from domainvl.backbones import HuggingFace, SliceVolume
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volumes.preset import VolumePreset
 
 CLASSES = ["effusion", "no finding", "pneumonia"]
 PROMPTS = {"templates": ["a chest x-ray showing {}."], "negatives": ["a chest x-ray without {}."], "names": {}}

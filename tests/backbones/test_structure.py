@@ -15,7 +15,7 @@ from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegac
 from domainvl.backbones._structure import aligned, of_byte_pairs, of_surface, with_structure
 from domainvl.backbones._texts import encode, places_of
 from domainvl.backbones.openclip import _places
-from domainvl.data.spans import sentence_spans, word_spans
+from domainvl.data.texts.spans import sentence_spans, word_spans
 from domainvl.features import TextInputs
 
 TEXTS = [

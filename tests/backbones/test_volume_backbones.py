@@ -17,7 +17,7 @@ from domainvl.adapters import VPT, LinearProbe, LoRA, SliceAttention
 from domainvl.adapters.base import Adapter
 from domainvl.backbones import CTCLIP, HLIP, HuggingFace, InflatedVolume, Merlin, SliceVolume
 from domainvl.backbones._published import below, bert_of, longformer_of
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volumes.preset import VolumePreset
 from domainvl.features import TextInputs
 from domainvl.towers.merlin import MerlinModel
 

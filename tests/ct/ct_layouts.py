@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 from ct_phantoms import affine, body, save
 
-from domainvl.data.volume import Volume
+from domainvl.data.volumes.volume import Volume
 
 SHAPE, SPACING = (24, 28, 32), (10.0, 8.0, 8.0)
 CT_RATE = ("Medical material", "Cardiomegaly", "Lung nodule", "Pleural effusion")

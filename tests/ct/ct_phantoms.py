@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from domainvl.data.volume import LPS_TO_RAS, Volume
+from domainvl.data.volumes.volume import LPS_TO_RAS, Volume
 
 TURN = 0.2
 """Radians by which the oblique volume is turned about two axes."""

@@ -14,8 +14,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from data_modules.readers.volume import read_volume
-from domainvl.data.volume_plan import VolumePlan
-from domainvl.data.volumes import Job, VolumeStore, key_of
+from domainvl.data.volumes.plan import VolumePlan
+from domainvl.data.volumes.store import Job, VolumeStore, key_of
 
 PLAN = VolumePlan((10.0, 8.0, 8.0))
 

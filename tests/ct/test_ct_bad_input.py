@@ -11,8 +11,8 @@ from test_ct_readers import nifti1
 from data_modules.readers.volume import read_volume
 from data_modules.readers.voxels import Header
 from domainvl.data import UnreadableImage
-from domainvl.data.volume import Volume
-from domainvl.data.volume_plan import VolumePlan
+from domainvl.data.volumes.plan import VolumePlan
+from domainvl.data.volumes.volume import Volume
 
 PLAN = VolumePlan((10.0, 8.0, 8.0), region="chest")
 

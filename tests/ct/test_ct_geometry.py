@@ -11,9 +11,9 @@ from scipy.ndimage import binary_erosion
 
 from data_modules.readers.volume import read_volume
 from domainvl.data import UnreadableImage
-from domainvl.data.resample import Taps, new_length, resampled
-from domainvl.data.volume import LPS_TO_RAS, Volume, check_affine
-from domainvl.data.volume_plan import VolumePlan
+from domainvl.data.volumes.plan import VolumePlan
+from domainvl.data.volumes.resample import Taps, new_length, resampled
+from domainvl.data.volumes.volume import LPS_TO_RAS, Volume, check_affine
 
 ORIENTATIONS = ("RAS", "LPS", "LAS", "RPI", "PIR", "ASL", "SRA", "IPL")
 SPACINGS = ((3.0, 2.5, 2.5), (5.0, 4.0, 4.0), (6.5, 7.0, 5.3))

@@ -12,7 +12,7 @@ from data_modules.readers.spreadsheet import Spreadsheet
 from data_modules.readers.volume_folders import find_volumes
 from domainvl.data import Label
 from domainvl.data.loading import Loading
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volumes.preset import VolumePreset
 
 P, N, B = Label.POSITIVE, Label.NEGATIVE, Label.BLANK
 PRESET = VolumePreset("toy", (16.0, 16.0, 20.0), (12, 14, 16), axes="SAR")

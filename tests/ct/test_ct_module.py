@@ -12,9 +12,9 @@ from domainvl.data import TooManyRejects
 from domainvl.data.loading import Loading
 from domainvl.data.manifest import Record
 from domainvl.data.preset import Preset
-from domainvl.data.texts import TextViews
-from domainvl.data.volume_decoder import Shift, VolumeDecoder, shifted
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.texts.views import TextViews
+from domainvl.data.volumes.decoder import Shift, VolumeDecoder, shifted
+from domainvl.data.volumes.preset import VolumePreset
 
 PRESET = VolumePreset(
     "toy", (16.0, 16.0, 20.0), (12, 14, 16), windows=((-1000.0, 1000.0), (-160.0, 240.0)), mean=(0.5, 0), std=(0.5, 1)

@@ -12,10 +12,10 @@ from data_modules import CTVolumes, HounsfieldOrgans, ImageTable, OrganMaps, Pre
 from data_modules.readers.total_segmentator import TOTAL
 from domainvl.data import TooManyRejects, UnreadableImage
 from domainvl.data.loading import Loading
-from domainvl.data.organ_maps import on_grid
-from domainvl.data.volume import Volume
-from domainvl.data.volume_decoder import Shift
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volumes.decoder import Shift
+from domainvl.data.volumes.organ_maps import on_grid
+from domainvl.data.volumes.preset import VolumePreset
+from domainvl.data.volumes.volume import Volume
 
 # The files' own grid, so that a voxel of the window is a voxel of the file.
 PRESET = VolumePreset("as it is", (8.0, 8.0, 10.0), (16, 20, 24), windows=((-1000.0, 1000.0),), axes="SAR")

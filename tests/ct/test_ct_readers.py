@@ -12,7 +12,7 @@ from data_modules.readers.nifti import read_nifti
 from data_modules.readers.volume import LIMIT, read_volume
 from data_modules.readers.voxels import Header, hounsfield
 from domainvl.data import UnreadableImage
-from domainvl.data.volume import Volume
+from domainvl.data.volumes.volume import Volume
 
 
 @pytest.fixture(scope="module")

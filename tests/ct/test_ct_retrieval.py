@@ -10,8 +10,8 @@ from lightning.pytorch import Trainer
 from data_modules import CTVolumes, Preparation
 from domainvl.backbones import HuggingFace, SliceVolume
 from domainvl.data.loading import Loading
-from domainvl.data.texts import TextViews
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.texts.views import TextViews
+from domainvl.data.volumes.preset import VolumePreset
 from domainvl.evaluation import SCAN, STUDY
 from domainvl.tasks import Alignment
 

@@ -19,9 +19,9 @@ from store_worker import PLAN, jobs
 
 from data_modules.readers.volume import read_volume
 from domainvl.data import UnreadableImage
-from domainvl.data.volume import Volume
-from domainvl.data.volume_plan import VolumePlan
-from domainvl.data.volumes import Entry, Job, StoreFull, VolumeStore, key_of
+from domainvl.data.volumes.plan import VolumePlan
+from domainvl.data.volumes.store import Entry, Job, StoreFull, VolumeStore, key_of
+from domainvl.data.volumes.volume import Volume
 
 WORKER = Path(__file__).with_name("store_worker.py")
 SHAPE = (24, 28, 32)

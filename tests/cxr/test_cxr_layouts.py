@@ -10,7 +10,7 @@ from domainvl import samples
 from domainvl.data import Label
 from domainvl.data.loading import Loading
 from domainvl.data.preset import Preset
-from domainvl.data.reports import split_report
+from domainvl.data.texts.reports import split_report
 
 P, N, U, B = Label.POSITIVE, Label.NEGATIVE, Label.UNCERTAIN, Label.BLANK
 PRESET = Preset("toy", 16)

@@ -13,7 +13,7 @@ from pydicom.pixels import apply_modality_lut, apply_voi_lut
 from data_modules.readers.dicom import display, read_dicom
 from data_modules.readers.image import read_image
 from domainvl.data import UnreadableImage
-from domainvl.data.reports import clean, sentences, split_report
+from domainvl.data.texts.reports import clean, sentences, split_report
 
 RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
 

@@ -12,8 +12,8 @@ from data_modules.readers.pages import PatchFiles
 from domainvl.data.manifest import Record
 from domainvl.data.preset import Preset
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.stain_augment import HistologyAugment
-from domainvl.data.stain_shift import STAIN_SHIFTS
+from domainvl.data.stain.augment import HistologyAugment
+from domainvl.data.stain.shift import STAIN_SHIFTS
 
 PRESET = Preset(name="toy", size=16)
 

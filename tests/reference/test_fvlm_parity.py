@@ -8,7 +8,7 @@ boxes of voxels, some of them absent or cut by the window, features of width 12.
 import torch
 from golden import GRADIENT, LOSS, gap, record, relative
 
-from domainvl.data.organ_decoder import without_cut
+from domainvl.data.volumes.organ_decoder import without_cut
 from domainvl.objectives import Context, OrganContrast
 from domainvl.organs import organ_coverage, organ_pool
 

@@ -16,8 +16,8 @@ import SimpleITK as sitk
 from data_modules import CTVolumes
 from data_modules.readers.volume import read_volume
 from domainvl import samples
-from domainvl.data.reports import split_report
-from domainvl.data.volume import LPS_TO_RAS, orientation_of
+from domainvl.data.texts.reports import split_report
+from domainvl.data.volumes.volume import LPS_TO_RAS, orientation_of
 from domainvl.samples.ct.anatomy import ORGAN_STRUCTURES, STRUCTURES, draw_body
 from domainvl.samples.ct.cases import FINDINGS, ORGAN_OF, ORGANS, Label, Lesion, Study
 from domainvl.samples.ct.planting import scan

@@ -22,7 +22,7 @@ from data_modules import (
 from domainvl.data.labels import Label
 from domainvl.data.loading import Loading
 from domainvl.data.preset import Preset
-from domainvl.data.texts import TextViews
+from domainvl.data.texts.views import TextViews
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

@@ -10,7 +10,7 @@ from data_modules import KarpathyCaptions, Satellite
 from domainvl import samples
 from domainvl.data.loading import Loading
 from domainvl.data.preset import Preset
-from domainvl.data.texts import TextViews
+from domainvl.data.texts.views import TextViews
 from domainvl.tasks.leakage import leakage_of
 
 EVERY = 11

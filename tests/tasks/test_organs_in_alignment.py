@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from domainvl.adapters import LoRA
 from domainvl.backbones import SliceVolume
 from domainvl.data.prompts import PromptSet
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volumes.preset import VolumePreset
 from domainvl.objectives import Objective, OrganContrast
 from domainvl.tasks import Alignment, Teacher
 

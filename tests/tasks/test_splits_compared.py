@@ -21,8 +21,8 @@ from domainvl.adapters import LoRA
 from domainvl.data import Loading, TextViews
 from domainvl.data.decoder import PictureDecoder
 from domainvl.data.images import ImageSet
-from domainvl.data.volume_decoder import VolumeDecoder
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volumes.decoder import VolumeDecoder
+from domainvl.data.volumes.preset import VolumePreset
 from domainvl.objectives import InfoNCE
 from domainvl.tasks import Alignment
 from domainvl.tasks.leakage import fingerprints, leakage_of

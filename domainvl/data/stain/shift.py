@@ -13,7 +13,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from domainvl.data.stain import jittered
+from domainvl.data.stain.stains import jittered
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainvl.data.hounsfield import anatomy, check_finite, check_hounsfield
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.resample import Interpolation, Taps, new_length, resampled, rescaled
-from domainvl.data.volume import Box, Matrix, Volume, check_orientation, spacing_of
-from domainvl.data.volume_preset import VolumePreset
+from domainvl.data.volumes.hounsfield import anatomy, check_finite, check_hounsfield
+from domainvl.data.volumes.preset import VolumePreset
+from domainvl.data.volumes.resample import Interpolation, Taps, new_length, resampled, rescaled
+from domainvl.data.volumes.volume import Box, Matrix, Volume, check_orientation, spacing_of
 
 Crop = Literal["none", "body", "lungs"]
 Region = Literal["any", "chest"]

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from domainvl.data.decoder import Decoder
 from domainvl.data.manifest import Record
-from domainvl.data.organ_maps import OrganSource
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume_decoder import VolumeDecoder
-from domainvl.data.volumes import Entry, Job, VolumeStore
+from domainvl.data.volumes.decoder import VolumeDecoder
+from domainvl.data.volumes.organ_maps import OrganSource
+from domainvl.data.volumes.store import Entry, Job, VolumeStore
 
 
 class OrganDecoder(Decoder):

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import Matrix, Volume
+from domainvl.data.volumes.volume import Matrix, Volume
 from domainvl.progress import shown
 
 _VERSION = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from domainvl.data.manifest import Record
-from domainvl.data.reports import Report, sentences, split_report
+from domainvl.data.texts.reports import Report, sentences, split_report
 
 SECTIONS = ("impression", "findings", "report")
 """Views that come from a report, in the order in which evaluation prefers them."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from domainvl.data.augment import Augment
-from domainvl.data.stain import jittered
+from domainvl.data.stain.stains import jittered
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from domainvl.data.volume import Matrix
+from domainvl.data.volumes.volume import Matrix
 
 Interpolation = Literal["linear", "area"]
 """`linear` between the two nearest centres; `area` averages what a larger voxel covers, which keeps noise from folding

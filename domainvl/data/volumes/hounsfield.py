@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import Box, Volume
+from domainvl.data.volumes.volume import Box, Volume
 
 _STEP = 4.0
 _AIR = -500

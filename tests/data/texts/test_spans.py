@@ -1,6 +1,6 @@
 import pytest
 
-from domainvl.data.spans import Lexicon, phrase_spans, sentence_spans, word_spans
+from domainvl.data.texts.spans import Lexicon, phrase_spans, sentence_spans, word_spans
 
 
 def pieces(text, spans):

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from domainvl.data.reports import sentences
+from domainvl.data.texts.reports import sentences
 
 OTHER = "other"
 """The label of a sentence that no rule knows; it is dropped."""

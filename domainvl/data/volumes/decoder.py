@@ -15,9 +15,9 @@ from torch import Tensor
 from domainvl.data.decoder import Decoder
 from domainvl.data.manifest import Record
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import Volume
-from domainvl.data.volume_preset import VolumePreset
-from domainvl.data.volumes import Entry, Job, VolumeStore
+from domainvl.data.volumes.preset import VolumePreset
+from domainvl.data.volumes.store import Entry, Job, VolumeStore
+from domainvl.data.volumes.volume import Volume
 
 Triple = tuple[int, int, int]
 

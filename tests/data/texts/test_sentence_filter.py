@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from domainvl.data.sentence_filter import Audit, SentenceRules, filtered, score
+from domainvl.data.texts.sentence_filter import Audit, SentenceRules, filtered, score
 
 TABLE = Path(__file__).parent / "sentences" / "pathology.csv"
 RULES = SentenceRules.read()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from domainvl.data.stain import HED, REFERENCE, Stains, density, fit, jittered, normalised, seen
-from domainvl.data.stain_augment import HistologyAugment
-from domainvl.data.stain_shift import STAIN_SHIFTS, StainShift
+from domainvl.data.stain.augment import HistologyAugment
+from domainvl.data.stain.shift import STAIN_SHIFTS, StainShift
+from domainvl.data.stain.stains import HED, REFERENCE, Stains, density, fit, jittered, normalised, seen
 
 UNIT = torch.nn.functional.normalize(HED, dim=-1)
 

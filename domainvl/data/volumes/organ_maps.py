@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from domainvl.data.manifest import Record
 from domainvl.data.rejects import UnreadableImage
-from domainvl.data.volume import Matrix, Volume, orientation_of
-from domainvl.data.volumes import Entry
+from domainvl.data.volumes.store import Entry
+from domainvl.data.volumes.volume import Matrix, Volume, orientation_of
 
 _OFF = 0.5
 """Label voxels by which the axes of both may drift apart over the whole volume."""

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from domainvl.data.volume_preset import CT_CLIP, HLIP, MERLIN, VolumePreset
+from domainvl.data.volumes.preset import CT_CLIP, HLIP, MERLIN, VolumePreset
 
 PRESET = VolumePreset("toy", (1.0, 2.0, 3.0), (4, 6, 5), ((-1000.0, 200.0), (0.0, 100.0)), (0.5, 0.0), (0.5, 2.0))
 OTHER = {

@@ -12,8 +12,8 @@ from PIL import Image
 from domainvl.data import Augment, Label, Loading, Manifest, PictureDecoder, PromptSet, Record, TextViews
 from domainvl.data.module import DataModule
 from domainvl.data.preset import Preset
-from domainvl.data.reports import sentences
 from domainvl.data.sampler import TrainSampler
+from domainvl.data.texts.reports import sentences
 
 PRESET = Preset("toy", 16)
 BOTH = {"findings": "One is seen. Two is 1.5 cm. Three.", "impression": "It is four.", "report": "", "caption": ""}

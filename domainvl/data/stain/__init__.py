@@ -1,0 +1,1 @@
+"""Stains of histology: measured, normalised, and changed as other laboratories would."""

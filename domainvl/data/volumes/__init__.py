@@ -1,0 +1,1 @@
+"""Volumes: read, turned, cut, resampled, stored once, given to a model."""
