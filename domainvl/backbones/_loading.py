@@ -19,6 +19,9 @@ _SHIPPED = {BUILTIN: ("tiny", "pretrain_tiny.py"), "builtin:tiny-llm": ("tiny_ll
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _SAMPLE = 64
 
+Place = str | dict[str, str]
+"""A Hub id or a built-in name; of what lies in a folder of this machine its name alone, `{"folder": NAME}`."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -33,6 +36,11 @@ class Source:
     folder: Path
     name: str
     revision: str | None
+
+    @property
+    def place(self) -> Place:
+        """Where another machine finds it."""
+        return self.name if self.revision is not None or self.name in _SHIPPED else {"folder": self.name}
 
 
 def locate(

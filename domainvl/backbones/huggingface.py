@@ -78,6 +78,10 @@ class HuggingFace(Backbone):
         source = self._source
         return BackboneSpec("HuggingFace", source.name, source.revision, self._weights, self.preset.digest)
 
+    def config(self) -> dict[str, Any]:
+        """See `Backbone.config`."""
+        return {"name": self._source.place, "revision": self._source.revision}
+
     @property
     def _context(self) -> int:
         return self.model.config.text_config.max_position_embeddings

@@ -60,6 +60,12 @@ class OpenClip(Backbone):
         self.preset = _preset(source.name, config.get("preprocess_cfg", {}), self.model.visual.image_size)
         self._encode = _tokenizer(source.name, model_config.get("text_cfg", {}), folders)
         self._source = source
+        self._config: dict[str, Any] = {
+            "name": source.place if pretrained is None else name,
+            "pretrained": None if pretrained is None else {"folder": Path(pretrained).name},
+            "revision": source.revision,
+            "text_model": None if text_model is None else folders[0].place,
+        }
         self._weights = weights_digest(self.model)
         self.eval()
 
@@ -94,6 +100,10 @@ class OpenClip(Backbone):
         """Which model this is."""
         source = self._source
         return BackboneSpec("OpenClip", source.name, source.revision, self._weights, self.preset.digest)
+
+    def config(self) -> dict[str, Any]:
+        """See `Backbone.config`."""
+        return dict(self._config)
 
 
 def _resolve(name: str, pretrained: str | None, revision: str | None) -> tuple[Source, dict[str, Any], Path]:
