@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -97,6 +98,10 @@ class Backbone(nn.Module, ABC):
         An adapter folder keeps them, so that whoever loads it need not know them; empty where nobody could use them.
         """
         return {}
+
+    def write(self, folder: Path) -> None:
+        """Write the model as it is now, in its own format, so that `type(self)(str(folder))` reads it."""
+        raise TypeError(f"{type(self).__name__} has no format that is written here; HuggingFace and OpenClip have")
 
     def blank(self) -> Tensor:
         """One empty input of the image tower, `[1, C, ...]`."""

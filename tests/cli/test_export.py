@@ -95,7 +95,7 @@ def plain_clip(folder):
 
 def peft_alone(folder, dtype):
     base = HuggingFace("builtin:tiny")
-    return PeftModel.from_pretrained(plain_clip(base.files()[0].parent), folder).eval().to(dtype)
+    return PeftModel.from_pretrained(plain_clip(base.folder), folder).eval().to(dtype)
 
 
 def test_peft_alone_gives_the_same_logits(exported, pixels):
