@@ -85,7 +85,9 @@ def test_what_is_imported_exists():
     for path in [*SOURCES, *ROOT.glob("tests/**/*.py"), *ROOT.glob("examples/**/*.py")]:
         for name in imports(path):
             file = ROOT / name.replace(".", "/")
-            if name.startswith(("domainvl", "data_modules")) and not (file.is_dir() or file.with_suffix(".py").exists()):
+            if name.startswith(("domainvl", "data_modules")) and not (
+                file.is_dir() or file.with_suffix(".py").exists()
+            ):
                 lost.append(f"{path.relative_to(ROOT)}: {name}")
     assert lost == []
 
