@@ -49,6 +49,9 @@ FLOORS = {
     },
 }
 
+# Rooms at the top, and who may open them.
+GUESTS = {"commands": {"cli", "fitting"}, "benchmark": {"commands"}, "console": {"benchmark", "cli", "commands"}}
+
 
 def imports(path):
     for node in ast.walk(ast.parse(path.read_text())):
