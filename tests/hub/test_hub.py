@@ -107,6 +107,22 @@ def test_card_is_what_the_hub_expects(saved):
     assert "| f1 | n/a (n/a to n/a) | n/a (n/a to n/a) |" in card.text
 
 
+@pytest.mark.parametrize(
+    ("changes", "tag", "said"),
+    [
+        ({}, "zero-shot-image-classification", 'model.predict(["image.png"])'),
+        ({"preparation": {"crop": "none"}}, "zero-shot-image-classification", 'model.predict(["scan.nii.gz"])'),
+        ({"preparation": {"tiles": "0" * 12}}, "zero-shot-image-classification", 'model.predict(["slide.h5"])'),
+        ({"classes": [], "prompts": {}}, "image-feature-extraction", "names no classes"),
+    ],
+)
+def test_card_says_how_its_kind_of_adapter_is_used(tmp_path, changes, tag, said):
+    adapter, backbone = trained("LoRA", "hf_clip")
+    folder = save(tmp_path / "a", adapter, backbone, **changes)
+    assert ModelCard.load(folder / "README.md").data.pipeline_tag == tag
+    assert said in (folder / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["builtin:tiny", "my-folder"])
 def test_card_names_no_base_model_that_the_hub_does_not_have(tmp_path, name):
     adapter, backbone = trained("CoOp", "hf_clip")
