@@ -79,7 +79,8 @@ def model_card(
 
     base = hub_id(card.backbone)
     data = _data_name(recipe)
-    title = f"{card.adapter} for {data}"
+    method = _method(card)
+    title = f"{method} for {data}"
     results = None
     if metrics is not None and metrics["adapted"] is None:
         metrics = None  # a zero-shot run has nothing to say about the adapter
@@ -110,7 +111,7 @@ def model_card(
     )
     body = _BODY.format(
         title=title,
-        adapter=card.adapter,
+        adapter=method,
         base=f"[{base}](https://huggingface.co/{base})" if base else f"`{card.backbone.name}`",
         does=_does(card),
         use=_use(card),
@@ -118,6 +119,12 @@ def model_card(
         data="" if facts is None or facts.get("data") is None else _counts(facts["data"]),
     )
     return f"---\n{head.to_yaml()}\n---\n{body}"
+
+
+def _method(card: AdapterCard) -> str:
+    """The adapter's name; of several together the names of all."""
+    parts = card.init_args.get("adapters") if card.adapter == "Compose" else None
+    return " and ".join(part["class_path"] for part in parts) if parts else card.adapter
 
 
 def _does(card: AdapterCard) -> str:

@@ -32,7 +32,8 @@ def described(backbone: Backbone) -> dict[str, Any]:
     kind = type(backbone)
     if getattr(backbones, kind.__name__, None) is not kind:
         return {}
-    return {"class_path": kind.__name__, "init_args": {key: _plain(value) for key, value in backbone.config().items()}}
+    arguments = {key: _plain(value) for key, value in backbone.config().items()}
+    return {} if arguments.get("base") == {} else {"class_path": kind.__name__, "init_args": arguments}
 
 
 def backbone_of(card: AdapterCard) -> Backbone:

@@ -107,6 +107,16 @@ def test_a_class_of_somebody_else_is_not_described():
     assert hub.backbone_of(card_of(Mine())).spec() == clip().spec()
 
 
+def test_a_class_of_somebody_else_below_one_of_ours_is_asked_for():
+    class Own(HuggingFace):
+        pass
+
+    lifted = SliceVolume(Own("builtin:tiny"), VOLUMES)
+    assert hub.described(lifted) == {}
+    with pytest.raises(ValueError, match=r"backbone=SliceVolume\(\.\.\.\)"):
+        hub.backbone_of(card_of(lifted))
+
+
 def test_a_folder_of_before_names_its_model():
     values = {"name": "my-clip", "revision": None, "kind": "HuggingFace", "weights": "w", "preset": "p"}
     card = card_of(clip())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from toy_runs import PATIENT, pictures, predictions, run_folder
 
@@ -79,6 +80,17 @@ def test_numbers_on_the_page_are_those_of_the_run(tmp_path):
         "3f2a9c",
     ):
         assert shown in text
+
+
+def test_methods_together_are_named(tmp_path):
+    folder = run_folder(tmp_path / "run")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    parts = [{"class_path": f"domainvl.adapters.{name}"} for name in ("LinearProbe", "SliceTransformer")]
+    config["model"]["init_args"]["adapter"] = {"class_path": "Compose", "init_args": {"adapters": parts}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    text = write_report(folder).read_text()
+    assert text.count("LinearProbe and SliceTransformer") == 2
+    assert "Compose" not in text
 
 
 def test_reasons_fall_together_without_what_they_quote(tmp_path):
