@@ -80,7 +80,7 @@ def _refined(whole: Thumbs, wanted: Spectra, cuts: Floats) -> Floats:
     """Cuts moved in small steps, one end or both, as long as the agreement grows."""
     moves = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1], [1, -1, 0, 0], [0, 0, 1, -1]])
     # Limited before they are cut, which is nearly the same and saves most of the work.
-    flat, target = (np.fft.irfft2(spectra, s=(SIDE, SIDE)) for spectra in (_spectra(whole), wanted))
+    flat, target = (_picture(spectra) for spectra in (_spectra(whole), wanted))
 
     def likeness(cuts: Floats) -> Floats:
         part = cropped(flat, cuts)
@@ -97,8 +97,12 @@ def _refined(whole: Thumbs, wanted: Spectra, cuts: Floats) -> Floats:
 
 
 def _everywhere(first: Spectra, second: Spectra) -> Floats:
-    one, other = (_fields(np.fft.irfft2(spectra, s=(SIDE, SIDE))) for spectra in (first, second))
+    one, other = (_fields(_picture(spectra)) for spectra in (first, second))
     return np.quantile((one * other).sum(axis=2), 0.25, axis=1)
+
+
+def _picture(spectra: Spectra) -> Thumbs:
+    return np.fft.irfft2(spectra, s=(SIDE, SIDE)).astype(np.float32)
 
 
 def _fields(thumbs: Thumbs) -> Thumbs:
