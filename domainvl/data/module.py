@@ -223,6 +223,10 @@ class DataModule(LightningDataModule, ABC):
             hashes["shots"] = split_hash(self._sets["train"].records)
         return hashes
 
+    def split_facts(self) -> Mapping[str, Any]:
+        """What there is to say of the splits besides their sizes, in plain values; empty for nothing."""
+        return {}
+
     def setup(self, stage: str) -> None:
         """Read tables, draw shots, read images that fit into memory."""
         if self.trainer is not None and self.rejects.path is None:
