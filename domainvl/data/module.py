@@ -201,6 +201,10 @@ class DataModule(LightningDataModule, ABC):
             )
         return preset
 
+    def prepare_as(self, preset: Preset) -> None:
+        """Prepare images as a backbone wants them, without a Trainer; a preset of the module's own counts first."""
+        self._preset = self._preset or preset
+
     def adopt(self, classes: Sequence[str], multilabel: bool, prompts: PromptSet | None = None) -> None:
         """Take classes and prompts from a saved adapter, so that predicting a folder needs no training data."""
         self._wanted = list(classes)
