@@ -10,10 +10,10 @@ from jsonargparse import ArgumentParser
 
 from domainvl import hub, recipes
 from domainvl.backbones.base import Backbone
-from domainvl.commands import parser as parsing
-from domainvl.commands.arguments import Arguments
-from domainvl.commands.quiet import quieten
-from domainvl.commands.session import clear_errors
+from domainvl.console import parser as parsing
+from domainvl.console.arguments import Arguments
+from domainvl.console.quiet import quieten
+from domainvl.console.session import clear_errors
 from domainvl.errors import CommandError
 from domainvl.runs import Run
 
