@@ -8,10 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from domainvl.evaluation.files import write_predictions
+from domainvl.evaluation.outcome import Outcome
 from domainvl.evaluation.predictions import Predictions
-from domainvl.evaluation.result import Intervals, evaluate
+from domainvl.evaluation.result import Evaluation, Intervals, evaluate
+from domainvl.evaluation.table import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -61,10 +65,12 @@ class StainShiftTable:
         Args:
             console: Where to; standard output when None.
         """
+        from rich import box
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("stain", "model", "AUROC", "change", "accuracy", "change")
+        heads = ("stain", "model", "AUROC", "change", "accuracy", "change")
+        table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for model, results in (("zero-shot", self.zero_shot), ("adapted", self.adapted or {})):
             for name, one in results.items():
                 cells = [
@@ -101,6 +107,49 @@ def evaluate_stain_shifts(
         if scanned.adapted is not None and other.adapted is not None:
             adapted[name] = _compared(scanned, scanned.adapted, other.adapted, seed, resamples)
     return StainShiftTable(zero_shot, adapted or None, len(set(scanned.patients)))
+
+
+@dataclass(frozen=True, eq=False)
+class StainEvaluation:
+    """An evaluation, and what it would be in other stains.
+
+    Attributes:
+        evaluation: Of the pictures as scanned.
+        stains: Of the same pictures in other stains.
+    """
+
+    evaluation: Evaluation
+    stains: StainShiftTable
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+        return self.evaluation.as_dict() | {"stain_shifts": self.stains.as_dict()}
+
+
+class ClassifiedInStains(Outcome):
+    """Probabilities beside labels, of pictures as scanned and in other stains.
+
+    Args:
+        scanned: See `evaluate_stain_shifts`.
+        shifted: See `evaluate_stain_shifts`.
+    """
+
+    def __init__(self, scanned: Predictions, shifted: Mapping[str, Predictions]) -> None:
+        self.predictions, self._shifted = scanned, shifted
+
+    def write(self, path: Path) -> None:
+        """See `Outcome`."""
+        write_predictions(path, self.predictions)
+
+    def measure(self, seed: int) -> StainEvaluation:
+        """See `Outcome`."""
+        stains = evaluate_stain_shifts(self.predictions, self._shifted, seed=seed)
+        return StainEvaluation(evaluate(self.predictions, seed=seed), stains)
+
+    def show(self, measured: StainEvaluation) -> None:
+        """See `Outcome`."""
+        print_table(measured.evaluation)
+        measured.stains.show()
 
 
 def _compared(about: Predictions, before: Any, after: Any, seed: int, resamples: int) -> ShiftResult:

@@ -18,6 +18,7 @@ from domainvl.report.page import contents, footer, page
 from domainvl.report.pictures import Seen, examples, maps, shown, thumbnails
 from domainvl.report.record import Record
 from domainvl.report.retrieval import grounding, retrieval
+from domainvl.report.stains import stains
 
 _TITLES = {
     "result": "Result",
@@ -27,6 +28,7 @@ _TITLES = {
     "curves": "Curves",
     "retrieval": "Retrieval",
     "grounding": "Grounding",
+    "stains": "Other stains",
     "decisions": "Decisions",
     "calibration": "Calibration",
     "mistakes": "Mistakes",
@@ -54,6 +56,7 @@ def write_report(folder: Path, seen: Mapping[str, Seen] | None = None) -> Path:
         "learning": learning(record),
         "retrieval": retrieval(record),
         "grounding": grounding(record),
+        "stains": stains(record),
         "classes": per_class(record),
         "curves": curves(record),
         "decisions": decisions(record),

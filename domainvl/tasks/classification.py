@@ -11,14 +11,19 @@ from torch import Tensor
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.data.bank import PromptBank
+from domainvl.evaluation import Predictions
+from domainvl.evaluation.outcome import Outcome
+from domainvl.evaluation.stain_shift import ClassifiedInStains
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Objective
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
 from domainvl.tasks.image_pass import CachedPass, ImagePass, Seen
 from domainvl.tasks.labelling import Labelling
+from domainvl.tasks.rows import Rows, array
 from domainvl.tasks.schedule import Schedule
 
+_STAIN = "image@stain "
 _BANK_ROWS = 256
 """Sentences of a bank that go through the text tower at once."""
 
@@ -55,6 +60,7 @@ class Classification(Labelling):
         super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
         self.bank = None if bank is None else PromptBank.read(bank)
         self._bank_features: Tensor | None = None
+        self._shifted: dict[str, Predictions] = {}
 
     # Set-up
 
@@ -154,3 +160,28 @@ class Classification(Labelling):
     def scored(self, batch: Batch) -> Features:
         """See `Labelling.scored`."""
         return self.features(batch["image"], text=self._evaluated, frozen_image=True)
+
+    def _besides(self, batch: Batch, features: Features) -> dict[str, Any]:
+        """What both models say of the same pictures in other stains, where the data shows them (`image@stain NAME`)."""
+        found: dict[str, Any] = {}
+        for key in (key for key in batch if key.startswith(_STAIN)):
+            shown = self.features(batch[key], text=self._evaluated, frozen_image=True)
+            name = key.removeprefix(_STAIN)
+            found[f"zero_shot {name}"] = array(self._scores.probability(shown["frozen/image.logits"]))
+            if self.adapter is not None:
+                found[f"adapted {name}"] = array(self._scores.probability(shown["image.logits"]))
+        return found
+
+    def _take(self, rows: Rows) -> None:
+        super()._take(rows)
+        names = [key.removeprefix("zero_shot ") for key in rows.names if key.startswith("zero_shot ")]
+        self._shifted = {
+            name: rows.predictions(self.classes, self.multilabel, f"zero_shot {name}", f"adapted {name}")
+            for name in names
+        }
+
+    def outcome(self) -> Outcome:
+        """Class probabilities of the last evaluation, and those of other stains."""
+        if self.predictions is None or not self._shifted:
+            return super().outcome()
+        return ClassifiedInStains(self.predictions, self._shifted)
