@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -25,6 +25,10 @@ from domainvl.evaluation.bootstrap import Interval, interval, patient_weights
 from domainvl.evaluation.metrics import Floats
 from domainvl.evaluation.predictions import Predictions
 from domainvl.evaluation.result import Evaluation, evaluate
+from domainvl.evaluation.table import print_findings
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Unit = Literal["volume", "scan"]
 FindingProtocolName = Literal["CT-RATE-18", "CT-RATE-18 by scan", "CT-RATE-16", "CT-RATE-16 by scan"]
@@ -200,6 +204,14 @@ class FindingResult:
             "patients": self.evaluation.patients,
             "models": models,
         }
+
+    def show(self, console: Console | None = None) -> None:
+        """Print the means.
+
+        Args:
+            console: Where to; standard output when None.
+        """
+        print_findings(self, console)
 
 
 def evaluate_findings(
