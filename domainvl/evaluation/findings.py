@@ -24,8 +24,8 @@ from domainvl.evaluation import thresholds
 from domainvl.evaluation.bootstrap import Interval, interval, patient_weights
 from domainvl.evaluation.metrics import Floats
 from domainvl.evaluation.predictions import Predictions
-from domainvl.evaluation.result import Evaluation, evaluate
-from domainvl.evaluation.table import print_findings
+from domainvl.evaluation.result import Evaluation, Intervals, evaluate
+from domainvl.evaluation.table import print_means
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -187,11 +187,17 @@ class FindingResult:
     thresholds: Mapping[str, Floats]
     tuned: Mapping[str, Mapping[str, Interval]]
 
+    def means(self) -> dict[str, Intervals]:
+        """By model, everything that is not of one class."""
+        return {
+            name: getattr(self.evaluation, name) | {key: value for key, value in tuned.items() if ":" not in key}
+            for name, tuned in self.tuned.items()
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON: means, and thresholds by class; the classes' other numbers are the test's."""
         models: dict[str, Any] = {}
-        for name, tuned in self.tuned.items():
-            means = getattr(self.evaluation, name) | {key: value for key, value in tuned.items() if ":" not in key}
+        for name, means in self.means().items():
             chosen = zip(self.protocol.classes, self.thresholds[name].tolist(), strict=True)
             models[name] = {
                 "metrics": {metric: value.as_dict() for metric, value in means.items()},
@@ -211,7 +217,7 @@ class FindingResult:
         Args:
             console: Where to; standard output when None.
         """
-        print_findings(self, console)
+        print_means(self.protocol.title, self.means(), console)
 
 
 def evaluate_findings(
