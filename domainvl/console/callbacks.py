@@ -17,6 +17,7 @@ from domainvl.console.facts import Facts
 from domainvl.console.log import CsvLog
 from domainvl.console.quiet import quieten
 from domainvl.console.signals import hold, release
+from domainvl.data.module import DataModule
 from domainvl.runs import Run
 
 
@@ -164,7 +165,8 @@ class Results(Callback):
         hashes = {**data.hashes(), **task.hashes()}
         draft = self.run.metrics.with_name(".metrics.json.tmp")
         facts = task.adapter.facts() if task.adapter is not None else {}
-        extra = {"adapter": facts} if facts else None
+        apart = data.split_facts() if isinstance(data, DataModule) else {}
+        extra = {name: dict(found) for name, found in (("adapter", facts), ("split_facts", apart)) if found}
         write_metrics(draft, measured, split=split, hashes=hashes, seed=self.seed, extra=extra)
         if self.save_adapter and task.adapter is not None:
             self._save_adapter(task, data, draft)

@@ -202,6 +202,10 @@ class DataModule(LightningDataModule, ABC):
             )
         return preset
 
+    def prepare_as(self, preset: Preset) -> None:
+        """Prepare images as a backbone wants them, without a Trainer; a preset of the module's own counts first."""
+        self._preset = self._preset or preset
+
     def adopt(self, classes: Sequence[str], multilabel: bool, prompts: PromptSet | None = None) -> None:
         """Take classes and prompts from a saved adapter, so that predicting a folder needs no training data."""
         self._wanted = list(classes)
@@ -227,6 +231,10 @@ class DataModule(LightningDataModule, ABC):
         if self.shots is not None and "train" in self._sets:
             hashes["shots"] = split_hash(self._sets["train"].records)
         return hashes
+
+    def split_facts(self) -> Mapping[str, Any]:
+        """What there is to say of the splits besides their sizes, in plain values; empty for nothing."""
+        return {}
 
     def setup(self, stage: str) -> None:
         """Read tables, draw shots, read images that fit into memory."""
