@@ -22,7 +22,7 @@ from domainvl.data.volumes.preset import VolumePreset
 from domainvl.hub.card import CARD, AdapterCard
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_PLACES = ("name", "pretrained", "text_model", "image", "text", "weights")
+_PLACES = ("name", "pretrained", "text_model", "image", "text", "weights", "tokenizer")
 _MOST, _VOXELS, _FINEST = 4096, 2**27, 0.2
 """Largest number, voxels of a volume, and millimetres between them, that a description may ask for."""
 
