@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -49,6 +49,11 @@ def batches(images: Iterable[Picture], preset: Preset, size: int) -> Iterator[Te
             yield batch
 
 
+def readers(name: str) -> Any:
+    """A module of `data_modules.readers`: they stand above this package, so they are looked up and not imported."""
+    return importlib.import_module(f"data_modules.readers.{name}")
+
+
 def _read(number: int, image: Picture) -> Image.Image | Tensor:
     if isinstance(image, (str, os.PathLike)):
         return _read_file(Path(image))
@@ -77,10 +82,10 @@ def _of_array(number: int, image: np.ndarray) -> Image.Image:
 
 def _read_file(path: Path) -> Image.Image:
     if path.is_dir():
-        raise ValueError(f"{path} is a folder; give its files, or use `python -m domainvl predict --images {path}`")
-    # As the command line does: readers stand above this package, so they are looked up and not imported.
-    reader: Callable[[Path], Image.Image] = importlib.import_module("data_modules.readers.image").read_image
+        raise ValueError(
+            f"{path} is a folder; give its files, or use `python -m domainvl predict ADAPTER {path} --output FILE.csv`"
+        )
     try:
-        return reader(path)
+        return readers("image").read_image(path)
     except UnreadableImage as error:
         raise ValueError(f"{path}: {error}") from None

@@ -94,35 +94,47 @@ class Model:
             images: One image or any number of them: paths (JPEG, PNG, TIFF, BMP, DICOM), PIL images, arrays uint8
                 `[H, W]` or `[H, W, 3]`, tensors uint8 `[3, H, W]`.
         """
-        return self._of_images(images, lambda pixels: self.scores.probability(self.logits(pixels)), len(self.classes))
+        return self._of_images(images, self.probabilities, len(self.classes))
 
     def embed_image(self, images: Picture | Iterable[Picture]) -> np.ndarray:
         """What the adapted image tower makes of images, of unit length, `[N, D]`; see `predict` for `images`."""
-        return self._of_images(images, self._embedded, self.backbone.image.out_dim)
+        return self._of_images(images, self.unit_images, self.backbone.image.out_dim)
 
     def embed_text(self, texts: str | Sequence[str]) -> np.ndarray:
         """What the adapted text tower makes of texts, of unit length, `[N, D]`.
 
         A method that learned words around class names (CoOp) puts them around every text.
         """
+        rows = [texts] if isinstance(texts, str) else list(texts)
+        parts = (rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size))
+        found = [self.unit_texts(part) for part in shown(parts, len(rows), "texts", "texts", len)]
+        return _joined(found, self.backbone.text.out_dim)
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """Class scores `[B, C]` of uint8 pixels `[B, 3, S, S]`, see `Preset.pixels`."""
+        return self._logits(self._inputs(pixels))
+
+    def probabilities(self, inputs: Tensor) -> Tensor:
+        """Probabilities `[B, C]` of what the tower takes, `[B, 3, S, S]`, on its device."""
+        return self.scores.probability(self._logits(inputs))
+
+    def unit_images(self, inputs: Tensor) -> Tensor:
+        """Features `[B, D]` of unit length of what the tower takes, `[B, 3, S, S]`, on its device."""
+        return self._unit("image", inputs)
+
+    def unit_texts(self, texts: Sequence[str]) -> Tensor:
+        """Features `[B, D]` of unit length of a batch of texts."""
         if self.adapter.text_per_image:
             raise TypeError(
                 f"embed_text: with {self.card.adapter} texts look different to every image; only predict can use them"
             )
-        rows = [texts] if isinstance(texts, str) else list(texts)
         template = self.adapter.prompt("{}")
-        written = [template.replace("{}", text) for text in rows]
-        parts = (written[start : start + self.batch_size] for start in range(0, len(written), self.batch_size))
-        found = [
-            self._unit("text", self.backbone.tokenize(part).to(self.device))
-            for part in shown(parts, len(rows), "texts", "texts", len)
-        ]
-        return _joined(found, self.backbone.text.out_dim)
+        written = [template.replace("{}", text) for text in texts]
+        return self._unit("text", self.backbone.tokenize(written).to(self.device))
 
     @torch.no_grad()
-    def logits(self, pixels: Tensor) -> Tensor:
-        """Class scores `[B, C]` of uint8 pixels `[B, 3, S, S]`, see `Preset.pixels`."""
-        features = self._encoded("image", self.preset.normalise(pixels.to(self.device)))
+    def _logits(self, inputs: Tensor) -> Tensor:
+        features = self._encoded("image", inputs)
         if self.adapter.text_per_image:
             features["text.pooled"] = self.scores.of_images(features["image.pooled"])
         else:
@@ -134,10 +146,10 @@ class Model:
     ) -> np.ndarray:
         many, total = several(images)
         parts = batches(many, self.preset, self.batch_size)
-        return _joined([ask(pixels) for pixels in shown(parts, total, "images", "images", len)], width)
+        return _joined([ask(self._inputs(pixels)) for pixels in shown(parts, total, "images", "images", len)], width)
 
-    def _embedded(self, pixels: Tensor) -> Tensor:
-        return self._unit("image", self.preset.normalise(pixels.to(self.device)))
+    def _inputs(self, pixels: Tensor) -> Tensor:
+        return self.preset.normalise(pixels.to(self.device))
 
     @torch.no_grad()
     def _unit(self, side: Side, inputs: object) -> Tensor:

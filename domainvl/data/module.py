@@ -201,6 +201,12 @@ class DataModule(LightningDataModule, ABC):
             )
         return preset
 
+    def reading(self, preset: Preset) -> Decoder:
+        """The decoder where no Trainer runs; `preset` is the model's, which counts where the module has none."""
+        if self._preset is None:
+            self._preset = preset
+        return self.decoder
+
     def adopt(self, classes: Sequence[str], multilabel: bool, prompts: PromptSet | None = None) -> None:
         """Take classes and prompts from a saved adapter, so that predicting a folder needs no training data."""
         self._wanted = list(classes)
