@@ -21,7 +21,7 @@ from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from domainvl.backbones.base import Backbone
 from domainvl.benchmark.cells import ZERO_SHOT, Cell
 from domainvl.benchmark.parts import Part, parts, testing_part, training_part
-from domainvl.commands import parser as parsing
+from domainvl.console import parser as parsing
 from domainvl.data.decoder import remember
 from domainvl.data.manifest import Manifest
 from domainvl.data.module import DataModule

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from domainvl import recipes
-from domainvl.commands.arguments import RECIPE_SUFFIXES
+from domainvl.console.arguments import RECIPE_SUFFIXES
 from domainvl.errors import CommandError, near
 
 PROTOCOLS = ("few-shot", "base-to-novel", "cross-dataset", "domain-generalisation")

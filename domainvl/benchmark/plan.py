@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 from domainvl import recipes
 from domainvl.benchmark.cells import ZERO_SHOT, Cell
 from domainvl.benchmark.grid import SEE, Grid
-from domainvl.commands import parser as parsing
+from domainvl.console import parser as parsing
 from domainvl.data.module import DataModule
 from domainvl.errors import CommandError
 from domainvl.tasks import Classification

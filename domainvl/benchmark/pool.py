@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from domainvl.benchmark.cells import Cell, Shelf
-from domainvl.commands import parser as parsing
+from domainvl.console import parser as parsing
 from domainvl.data.loading import processors
 
 
@@ -142,7 +142,7 @@ def _work(pipe: Connection, lifeline: Connection, number: int, setting: Setting)
     import torch
 
     from domainvl.benchmark.bench import Bench
-    from domainvl.commands.quiet import quieten
+    from domainvl.console.quiet import quieten
 
     torch.set_num_threads(max(1, processors() // setting.jobs))
     quieten()

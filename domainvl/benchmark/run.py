@@ -16,11 +16,11 @@ from domainvl.benchmark.cells import ZERO_SHOT, Cell, Shelf
 from domainvl.benchmark.grid import Grid
 from domainvl.benchmark.plan import plan, weight
 from domainvl.benchmark.pool import Outcome, Setting, run_cells
-from domainvl.commands import parser as parsing
-from domainvl.commands.arguments import Arguments
-from domainvl.commands.quiet import quieten
-from domainvl.commands.session import clear_errors
-from domainvl.commands.signals import Interrupted, interruptible
+from domainvl.console import parser as parsing
+from domainvl.console.arguments import Arguments
+from domainvl.console.quiet import quieten
+from domainvl.console.session import clear_errors
+from domainvl.console.signals import Interrupted, interruptible
 from domainvl.data.loading import processors
 from domainvl.errors import CommandError
 from domainvl.runs import recipe_name

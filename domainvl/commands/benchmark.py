@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from domainvl import recipes
 from domainvl.benchmark.grid import PROTOCOLS, SEE, Dataset, Grid, dataset
-from domainvl.commands.arguments import COMMON, Arguments, Option, split
-from domainvl.commands.shadow import check_shadowing
+from domainvl.console.arguments import COMMON, Arguments, Option, split
+from domainvl.console.shadow import check_shadowing
 from domainvl.errors import CommandError, near
 
 _OPTIONS = {

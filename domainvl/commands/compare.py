@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from domainvl.commands.arguments import Option, split
+from domainvl.console.arguments import Option, split
 from domainvl.errors import CommandError
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import domainvl
 from domainvl.cache import cache_root
-from domainvl.commands.arguments import Option, split
-from domainvl.commands.shadow import check_shadowing
+from domainvl.console.arguments import Option, split
+from domainvl.console.shadow import check_shadowing
 from domainvl.errors import CommandError, near
 
 _OPTIONS = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from domainvl.commands.arguments import COMMON, Option, help_text, read_recipes, split
-from domainvl.commands.many import MANY, check, help_of, takes_recipe
+from domainvl.console.arguments import COMMON, Option, help_text, read_recipes, split
+from domainvl.console.many import MANY, check, help_of, takes_recipe
 
 _OF_RECIPES = {"--allow-import": COMMON["--allow-import"]}
 _OF_MANY = {

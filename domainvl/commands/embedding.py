@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from domainvl.backbones.base import Backbone
-from domainvl.commands.arguments import Arguments
-from domainvl.commands.session import clear_errors, open_session
-from domainvl.commands.signals import Interrupted, interruptible
+from domainvl.console.arguments import Arguments
+from domainvl.console.session import clear_errors, open_session
+from domainvl.console.signals import Interrupted, interruptible
 from domainvl.data.embedding import Embeds
 from domainvl.errors import CommandError
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from domainvl.commands.arguments import ADAPTER, COMMON, help_text, read_recipes, split
+from domainvl.console.arguments import ADAPTER, COMMON, help_text, read_recipes, split
 
 _OPTIONS = {**COMMON, **ADAPTER}
 _SUMMARY = """\

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from domainvl.commands.arguments import COMMON, Option, split
+from domainvl.console.arguments import COMMON, Option, split
 from domainvl.errors import CommandError
 
 _OPTIONS = {

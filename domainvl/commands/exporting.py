@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from domainvl import hub
-from domainvl.commands.arguments import Arguments
-from domainvl.commands.parts import run_backbone
-from domainvl.commands.quiet import quieten
-from domainvl.commands.session import clear_errors
+from domainvl.console.arguments import Arguments
+from domainvl.console.parts import run_backbone
+from domainvl.console.quiet import quieten
+from domainvl.console.session import clear_errors
 from domainvl.errors import CommandError
 from domainvl.runs import Run
 

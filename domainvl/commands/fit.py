@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domainvl.commands.arguments import COMMON, Arguments, Option, help_text, read_recipes, split
+from domainvl.console.arguments import COMMON, Arguments, Option, help_text, read_recipes, split
 from domainvl.errors import CommandError
 from domainvl.runs import Run
 

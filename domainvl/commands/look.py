@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from domainvl import recipes
-from domainvl.commands.arguments import Arguments
 from domainvl.commands.inference import adopt
-from domainvl.commands.session import clear_errors, open_session
+from domainvl.console.arguments import Arguments
+from domainvl.console.session import clear_errors, open_session
 from domainvl.data.boxes import Box, preset_box
 from domainvl.data.module import DataModule
 from domainvl.data.preset import Preset

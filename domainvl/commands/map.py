@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domainvl.commands.arguments import ADAPTER, COMMON, Option, help_text, read_recipes, split
+from domainvl.console.arguments import ADAPTER, COMMON, Option, help_text, read_recipes, split
 from domainvl.errors import CommandError, near
 
 _OPTIONS = {

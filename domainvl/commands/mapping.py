@@ -10,10 +10,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from domainvl.commands.arguments import Arguments
 from domainvl.commands.inference import adopt
-from domainvl.commands.session import clear_errors, make_trainer, open_session
-from domainvl.commands.signals import Interrupted, interruptible
+from domainvl.console.arguments import Arguments
+from domainvl.console.session import clear_errors, make_trainer, open_session
+from domainvl.console.signals import Interrupted, interruptible
 from domainvl.data.rejects import UnreadableImage
 from domainvl.errors import CommandError
 from domainvl.runs import Run

@@ -15,11 +15,11 @@ import numpy as np
 from torch import Tensor
 
 from domainvl import hub
-from domainvl.commands.arguments import Arguments
-from domainvl.commands.parts import run_backbone, run_data
-from domainvl.commands.quiet import quieten
-from domainvl.commands.session import clear_errors
-from domainvl.commands.signals import Interrupted, interruptible
+from domainvl.console.arguments import Arguments
+from domainvl.console.parts import run_backbone, run_data
+from domainvl.console.quiet import quieten
+from domainvl.console.session import clear_errors
+from domainvl.console.signals import Interrupted, interruptible
 from domainvl.data.bulk.images import chunks, read_images
 from domainvl.data.bulk.job import Job
 from domainvl.data.bulk.journal import Answered, Journal

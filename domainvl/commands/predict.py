@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domainvl.commands.arguments import ADAPTER, COMMON, Option, help_text, read_recipes, split
-from domainvl.commands.many import MANY, check, existing, help_of, takes_recipe
+from domainvl.console.arguments import ADAPTER, COMMON, Option, help_text, read_recipes, split
+from domainvl.console.many import MANY, check, existing, help_of, takes_recipe
 
 _OF_RECIPES = {
     **COMMON,

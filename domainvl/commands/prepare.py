@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from domainvl.commands.arguments import COMMON, Arguments, help_text, read_recipes, split
+from domainvl.console.arguments import COMMON, Arguments, help_text, read_recipes, split
 from domainvl.errors import CommandError
 
 _SUMMARY = """\
@@ -23,8 +23,8 @@ def main(words: list[str]) -> int:
 
 
 def _prepare(arguments: Arguments, recipe: dict[str, Any]) -> int:
-    from domainvl.commands.session import clear_errors, open_session
-    from domainvl.commands.signals import Interrupted, interruptible
+    from domainvl.console.session import clear_errors, open_session
+    from domainvl.console.signals import Interrupted, interruptible
     from domainvl.data.module import DataModule
     from domainvl.runs import claim
     from domainvl.tasks.base import Task

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from domainvl.commands.arguments import ADAPTER, COMMON, Option, split
+from domainvl.console.arguments import ADAPTER, COMMON, Option, split
 from domainvl.errors import CommandError
 
 _OPTIONS = {

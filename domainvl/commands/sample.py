@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from domainvl.commands.arguments import Option, split
+from domainvl.console.arguments import Option, split
 from domainvl.errors import CommandError, near
 
 _OPTIONS = {

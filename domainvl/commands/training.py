@@ -7,11 +7,11 @@ import signal
 import sys
 from typing import Any
 
-from domainvl.commands.arguments import Arguments
-from domainvl.commands.callbacks import LastCheckpoint, Results
-from domainvl.commands.facts import Facts
-from domainvl.commands.session import Session, clear_errors, make_trainer, open_session
-from domainvl.commands.signals import Interrupted, interruptible
+from domainvl.console.arguments import Arguments
+from domainvl.console.callbacks import LastCheckpoint, Results
+from domainvl.console.facts import Facts
+from domainvl.console.session import Session, clear_errors, make_trainer, open_session
+from domainvl.console.signals import Interrupted, interruptible
 from domainvl.errors import CommandError
 from domainvl.runs import Run, claim
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,12 +26,12 @@ from domainvl.tasks.class_scores import PLAIN_ADAPTER
 from domainvl.tasks.leakage import leakage_of, warn_of
 from domainvl.tasks.organ_pass import OrganPass
 from domainvl.tasks.organ_scores import OrganScores
+from domainvl.tasks.pair_evaluation import PairEvaluation
 from domainvl.tasks.pair_rows import Aligned, classes_of, pairs_of
-from domainvl.tasks.pairs import PairPass, Part
-from domainvl.tasks.phrase_maps import PhraseMaps
+from domainvl.tasks.pairs import PairPass
 from domainvl.tasks.queue import Queue
 from domainvl.tasks.remembered import remembered_images, remembered_texts
-from domainvl.tasks.rows import Rows, array
+from domainvl.tasks.rows import Rows
 from domainvl.tasks.schedule import Schedule
 from domainvl.tasks.scoring import Scoring
 from domainvl.tasks.teacher import Teacher
@@ -102,7 +100,6 @@ class Alignment(Scoring):
         self._leakage: Leakage | None = None
         self.retrieval = RetrievalProtocol.named(retrieval) if isinstance(retrieval, str) else retrieval
         self._wanted = {key for objective in self.objectives.values() for key in feature_needs(objective.needs)}
-        self._maps: dict[str, PhraseMaps] = {}
         self.predictions: AlignmentPredictions | None = None
         self._classes: Predictions | None = None
 
@@ -266,56 +263,21 @@ class Alignment(Scoring):
         """Class features and phrases are the same for a whole evaluation."""
         super().on_validation_epoch_start()
         self.predictions = None
-        self._maps = {"zero_shot": PhraseMaps(self.backbone, PLAIN_ADAPTER)}
-        if self.adapter is not None:
-            self._maps["adapted"] = PhraseMaps(self.backbone, self.adapter)
+        self._evaluation = PairEvaluation(
+            self._pairs,
+            self._scores,
+            self._evaluated or {},
+            self._organs,
+            self._organ_scores,
+            self.retrieval,
+            self.novel,
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Embed a batch with both models."""
-        row: dict[str, Any] = {"id": batch["id"], "patient": batch["patient"]}
-        for key in ("index", "label", "valid", "study"):
-            if key in batch:
-                row[key] = array(batch[key])
-        if "text" in batch:
-            row["text"] = self._asked(batch)
-        row |= {f"{name}/{key}": value for name in self._maps for key, value in self._seen(batch, name).items()}
+        row = self._evaluation.row(batch, self._boxes(batch))
         self._rows.append(row)
         return row
-
-    def _seen(self, batch: Batch, name: str) -> dict[str, Any]:
-        """What one of the two models makes of a batch."""
-        maps = self._maps[name]
-        adapter = maps.adapter
-        boxes = self._boxes(batch)
-        with nullcontext() if adapter is self.adapter or self.adapter is None else self.adapter.off():
-            image = self._pairs.encode(adapter, "image", batch["image"], any(boxes) or bool(self._organs))
-            found: dict[str, Any] = {"image": array(image["image.pooled"])}
-            if "text" in batch:
-                found["text"] = self._said(adapter, self._asked(batch))
-            if any(boxes):
-                found["phrases"] = maps.scores(image, boxes)
-        if self.classes:
-            found["probability"] = array(self._probability(image, name))
-        if self._organs and "organs" in batch:
-            of_organs = self._organs.features(image, batch["organs"])
-            by_organ = self._organ_scores.found(of_organs, partial(self._probability, name=name))
-            found["by_organ"], found["organ_valid"] = (array(value) for value in by_organ)
-        return found
-
-    def _asked(self, batch: Batch) -> list[list[str]]:
-        """The texts of every image, as the protocol words them."""
-        texts = batch["every_text"] if "every_text" in batch else [[text] for text in batch["text"]]
-        return [[self.retrieval.worded(text) for text in one] for one in texts]
-
-    def _said(self, adapter: Adapter, texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        """What one of the two models makes of the texts of every image, `[texts of it, D]` each."""
-        every, parts = [text for one in texts for text in one], []
-        # As many at once as there are images.
-        for start in range(0, len(every), len(texts)):
-            inputs = self._pairs.inputs(Part("text"), {"text": every[start : start + len(texts)]})
-            parts.append(array(self._pairs.encode(adapter, "text", inputs)["text.pooled"]))
-        ends = np.cumsum([len(one) for one in texts])
-        return np.split(np.concatenate(parts), ends[:-1])
 
     def _boxes(self, batch: Batch) -> list[Sequence[Box]]:
         """Where phrases are true, of every image; nothing where the index is not one of the data set."""
@@ -323,18 +285,6 @@ class Alignment(Scoring):
             return []
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         return [data.boxes(position) for position in batch["index"].tolist()]
-
-    def _probability(self, image: Features, name: str) -> Tensor:
-        return self._scores.probability(self._class_scores(image, name))
-
-    def _class_scores(self, image: Features, name: str) -> Tensor:
-        if name == "zero_shot" or self.adapter is None:
-            return self._scores.zero_shot(image["image.pooled"])
-        if self.adapter.text_per_image:
-            text = {"text.pooled": self._scores.of_images(image["image.pooled"])}
-        else:
-            text = self._evaluated or {}
-        return self._scores.scores(image | text, novel=self.novel)["image.logits"]
 
     def _headline(self) -> Mapping[str, float]:
         return {} if self.predictions is None else headline_alignment(self.predictions, self.retrieval)

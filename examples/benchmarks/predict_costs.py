@@ -5,8 +5,10 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -17,25 +19,28 @@ from domainvl.data.bulk.images import chunks
 from domainvl.data.bulk.job import Job
 from domainvl.data.bulk.journal import Answered
 from domainvl.data.bulk.outputs import CsvOutput
-from domainvl.data.bulk.sources import ImageFolder
+from domainvl.data.bulk.sources import ImageFolder, Item
 from domainvl.model import Model
 
 
-def costs(adapter: Path, images: Path, rounds: int) -> None:
-    """Print the processor time of each step, the median over rounds; a first round warms up."""
+def costs(adapter: Path, images: Path, count: int, rounds: int) -> None:
+    """Print the processor time that each step takes of an image, the median over rounds; a first round warms up."""
     torch.set_num_threads(1)
     model, source = domainvl.load(adapter, device="cpu"), ImageFolder(images, SUFFIXES)
-    count = source.survey().count
-    timed = [measured(model, source) for _ in range(rounds + 1)][1:]
-    medians = {step: statistics.median(one[step] for one in timed) / count * 1e6 for step in timed[0]}
+    items = list(islice(source, count))
+    timed = [measured(model, source, items) for _ in range(rounds + 1)][1:]
+    medians = {step: statistics.median(one[step] for one in timed) / len(items) * 1e6 for step in timed[0]}
+    # These two go through all files.
+    for step in ("find the files", "hash their names"):
+        medians[step] *= len(items) / source.survey().count
     whole = sum(medians.values())
     for step, micros in medians.items():
         print(f"{step:18s} {micros:8.1f} us  {micros / whole:6.1%}")
     print(f"{'together':18s} {whole:8.1f} us: {1e6 / whole:,.0f} images/s on one thread")
 
 
-def measured(model: Model, source: ImageFolder) -> dict[str, float]:
-    """Seconds of each step, for all images."""
+def measured(model: Model, source: ImageFolder, items: Sequence[Item]) -> dict[str, float]:
+    """Seconds of each step, for some images of a source."""
     spent: dict[str, float] = {}
 
     @contextmanager
@@ -44,8 +49,9 @@ def measured(model: Model, source: ImageFolder) -> dict[str, float]:
         yield
         spent[name] = time.process_time() - began
 
+    batches = list(chunks(items, model.batch_size))
     with step("find the files"):
-        batches = list(chunks(source, model.batch_size))
+        deque(source, maxlen=0)
     with step("hash their names"):
         source.survey()
     with step("decode"):

@@ -21,8 +21,8 @@ from domainvl.benchmark.cells import ZERO_SHOT, Shelf
 from domainvl.benchmark.grid import Dataset, Grid, adapter_of, dataset
 from domainvl.benchmark.plan import plan
 from domainvl.cli import main
-from domainvl.commands import parser as parsing
-from domainvl.commands.quiet import quieten
+from domainvl.console import parser as parsing
+from domainvl.console.quiet import quieten
 from domainvl.data.decoder import remember
 from domainvl.data.labels import Label, LabelPolicy
 from domainvl.data.manifest import Manifest, Record

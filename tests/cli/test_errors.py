@@ -5,8 +5,8 @@ import pytest
 import yaml
 from toy_recipe import TOY
 
-from domainvl.commands import parser as parsing
-from domainvl.commands.session import clear_errors
+from domainvl.console import parser as parsing
+from domainvl.console.session import clear_errors
 from domainvl.errors import CommandError
 from domainvl.runs import Run
 

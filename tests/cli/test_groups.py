@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from domainvl import recipes
-from domainvl.commands import parser as parsing
+from domainvl.console import parser as parsing
 from domainvl.data import Loading, SplitRule, TextViews
 from domainvl.errors import CommandError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_fit import ALLOW, same, weights
 
-from domainvl.commands.signals import Interrupted, hold, interruptible, release
+from domainvl.console.signals import Interrupted, hold, interruptible, release
 
 FIT = [sys.executable, "-u", "-m", "domainvl", "fit"]
 RECIPES = Path(__file__).parents[2] / "recipes"

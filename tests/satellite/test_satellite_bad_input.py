@@ -210,7 +210,8 @@ def test_a_sensor_of_ones_own_is_checked():
         Sensor("mine", ["a", "a", "c"], ["a", "c", "c"], dict.fromkeys("ac", 0.0), dict.fromkeys("ac", 1.0))
 
 
-def test_reading_makes_no_noise(tmp_path):
+def test_reading_makes_no_noise(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # the list of rejects goes where the work is done, without a run
     write_scene(tmp_path / "s.tif", ramp(4, 384, 384), None)
     tile_table(tmp_path, rows())
     with warnings.catch_warnings():

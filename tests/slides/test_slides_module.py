@@ -34,6 +34,12 @@ def task():
     return Task()
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A trainer without a folder lists rejects where it is called."""
+    monkeypatch.chdir(tmp_path)
+
+
 def ready(slides, task, stage="fit"):
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     slides.trainer, trainer.strategy._lightning_module = trainer, task

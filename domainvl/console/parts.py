@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 from domainvl import recipes
 from domainvl.backbones.base import Backbone
-from domainvl.commands import parser as parsing
+from domainvl.console import parser as parsing
 from domainvl.data.module import DataModule
 from domainvl.runs import Run
 

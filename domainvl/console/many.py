@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from domainvl.commands.arguments import COMMON, RECIPE_SUFFIXES, Arguments, Option
+from domainvl.console.arguments import COMMON, RECIPE_SUFFIXES, Arguments, Option
 from domainvl.errors import CommandError, near
 
 MANY = {

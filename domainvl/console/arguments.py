@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from domainvl import recipes
-from domainvl.commands.shadow import check_shadowing
+from domainvl.console.shadow import check_shadowing
 from domainvl.errors import CommandError, near
 
 RECIPE_SUFFIXES = (".json", ".yaml", ".yml")

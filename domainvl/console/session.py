@@ -17,11 +17,11 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from lightning.pytorch.callbacks import RichProgressBar
 
 from domainvl import recipes
-from domainvl.commands import parser as parsing
-from domainvl.commands.arguments import Arguments
-from domainvl.commands.callbacks import EpochLines
-from domainvl.commands.log import CsvLog
-from domainvl.commands.quiet import quieten
+from domainvl.console import parser as parsing
+from domainvl.console.arguments import Arguments
+from domainvl.console.callbacks import EpochLines
+from domainvl.console.log import CsvLog
+from domainvl.console.quiet import quieten
 from domainvl.errors import CommandError, near
 from domainvl.runs import Run
 

@@ -13,10 +13,10 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from domainvl.commands.facts import Facts
-from domainvl.commands.log import CsvLog
-from domainvl.commands.quiet import quieten
-from domainvl.commands.signals import hold, release
+from domainvl.console.facts import Facts
+from domainvl.console.log import CsvLog
+from domainvl.console.quiet import quieten
+from domainvl.console.signals import hold, release
 from domainvl.runs import Run
 
 

@@ -12,7 +12,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, Namespace, set_parsin
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 
 from domainvl import recipes
-from domainvl.commands import explain
+from domainvl.console import explain
 from domainvl.errors import CommandError, near
 
 ALLOWED = ("domainvl", "data_modules", "lightning", "torch.optim", "torch.nn")
