@@ -28,7 +28,7 @@ def main(words: list[str]) -> int:
     """Run `embed`."""
     arguments = split("embed", words, _OF_MANY)
     if arguments.help == "":
-        print(help_of("embed", "SOURCE", _MANY, _OF_MANY))
+        print(help_of("embed", _MANY, _OF_MANY))
         print("or " + help_text("embed", _SUMMARY, _OF_RECIPES))
         return 0
     if not takes_recipe("embed", arguments, _OF_RECIPES, _OF_MANY):

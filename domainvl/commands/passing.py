@@ -101,6 +101,11 @@ class _Work:
             data = run_data(run, allow)
             self.decoder: Decoder = data.reading(self.model.preset)
             self.suffixes = data.suffixes
+            if not isinstance(self.decoder, PictureDecoder):
+                raise CommandError(
+                    f"{word}: its {type(data).__name__} does not read files as whole pictures",
+                    todo=f"python -m domainvl predict {run.config} --adapter {run.adapter} --images {self.path}",
+                )
         else:
             self.model = load(self.folder)
             pictures = readers("image")

@@ -27,7 +27,7 @@ def main(words: list[str]) -> int:
     """Run `predict`."""
     arguments = split("predict", words, _OF_RECIPES | _OF_MANY)
     if arguments.help == "":
-        print(help_of("predict", "SOURCE", _MANY, _OF_MANY))
+        print(help_of("predict", _MANY, _OF_MANY))
         print("or " + help_text("predict", _SUMMARY, _OF_RECIPES))
         return 0
     if not takes_recipe("predict", arguments, _OF_RECIPES, _OF_MANY):

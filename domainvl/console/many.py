@@ -77,12 +77,12 @@ def existing(verb: str, path: Path, what: str) -> None:
     raise CommandError(f"{what}: {path} does not exist", meant=meant, see=_see(verb))
 
 
-def help_of(verb: str, source: str, summary: str, options: Mapping[str, Option]) -> str:
+def help_of(verb: str, summary: str, options: Mapping[str, Option]) -> str:
     """The page of the verb without a recipe."""
     rows = [(f"{name} {option.value}".rstrip(), option.text) for name, option in options.items()]
     width = max(len(left) for left, _ in rows)
     lines = "\n".join(f"  {left:{width}s}  {text}" for left, text in rows)
-    return f"usage: python -m domainvl {verb} RUN-or-ADAPTER {source} --output FILE\n\n{summary}\n\noptions:\n{lines}\n"
+    return f"usage: python -m domainvl {verb} RUN-or-ADAPTER SOURCE --output FILE\n\n{summary}\n\noptions:\n{lines}\n"
 
 
 def _see(verb: str) -> str:

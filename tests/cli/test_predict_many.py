@@ -1,12 +1,14 @@
 """`predict RUN-or-ADAPTER SOURCE`: one row per image, whatever happens in between."""
 
 import csv
+import shutil
 import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 from saved_toys import CLASSES, pictures, saved
 
 import domainvl
@@ -186,6 +188,27 @@ def test_a_wrong_command_line_is_refused(work, words, status, says, capsys, monk
     assert main(["predict", *words]) == status
     assert says in capsys.readouterr().err
     assert not (work / "x.csv").exists()
+
+
+def test_a_run_reads_images_as_its_own_data_module_does(work, capsys):
+    run = work / "run"
+    shutil.copytree(work / "many", run / "adapter")
+    (run / "config.yaml").write_text(
+        "model:\n  class_path: domainvl.tasks.Classification\n  init_args:\n"
+        "    backbone: {class_path: HuggingFace, init_args: {name: builtin:tiny}}\n"
+        "data: {class_path: Satellite, init_args: {root: /nowhere}}\n"
+    )
+    pictures(work / "deep", 1)
+    Image.fromarray(np.arange(1024, dtype=np.uint16).reshape(32, 32)).save(work / "deep" / "b.png")
+    assert ran(work, "many", "deep", "plain.csv") == 0
+    assert ran(work, "run", "deep", "own.csv") == 0
+    assert [row[0] for row in rows(work / "plain.csv")[1:]] == ["a/000.jpg", "b.png"]
+    assert rows(work / "own.csv")[1:] == rows(work / "plain.csv")[1:2]
+    assert "it has more than 8 bits" in rows(work / "own.rejects.csv")[1][2]
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("/nowhere", "/nowhere, sensor: sentinel2-l2a"))
+    assert ran(work, "run", "deep", "scenes.csv") == 2
+    assert "its Satellite does not read files as whole pictures" in capsys.readouterr().err
 
 
 def test_parquet_without_its_library_says_what_to_install(work, capsys, monkeypatch):
