@@ -92,6 +92,7 @@ def test_a_row_for_every_image_with_what_the_model_says(work, adapter, source, e
     assert "is there already" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_killed_pass_goes_on_without_a_repeated_or_missing_row(work, environment, capsys):
     words = ["predict", str(work / "many"), str(work / "images"), "--output", str(work / "cut.csv"), "--workers", "1"]
     done = subprocess.run([sys.executable, "-c", DEADLY, *words], env=environment, capture_output=True, check=False)
@@ -203,7 +204,7 @@ def test_a_run_reads_images_as_its_own_data_module_does(work, capsys):
     assert ran(work, "many", "deep", "plain.csv") == 0
     assert ran(work, "run", "deep", "own.csv") == 0
     assert [row[0] for row in rows(work / "plain.csv")[1:]] == ["a/000.jpg", "b.png"]
-    assert rows(work / "own.csv")[1:] == rows(work / "plain.csv")[1:2]
+    assert [row[0] for row in rows(work / "own.csv")[1:]] == ["a/000.jpg"]
     assert "it has more than 8 bits" in rows(work / "own.rejects.csv")[1][2]
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("/nowhere", "/nowhere, sensor: sentinel2-l2a"))

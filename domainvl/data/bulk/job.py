@@ -1,9 +1,9 @@
 """One long pass and its files: begun, gone on with after a kill, finished whole, and never mixed with another.
 
 a.partial/        while it runs: job.json, the journal, a lock
-a.csv, a.parquet  what it found; for embeddings a.npy, and a.csv which says what its rows are
+a.csv, a.parquet  what it found, in place last of all; of embeddings a.npy, with an a.csv that says what its rows are
 a.rejects.csv     what could not be read, and why
-a.json            what the numbers were made of and by, written last: with it the pass is finished
+a.json            what the numbers were made of and by
 """
 
 from __future__ import annotations
@@ -85,17 +85,14 @@ class Job:
         """Write the files, each whole or not at all, and forget the journal."""
         write_rejects(self.partial / "rejects.csv", journal.rejects())
         drafts = self.kind.write(self.partial, journal, self.columns, source)
-        (self.partial / "rejects.csv").replace(self.rejects)
-        # The wanted file last: of an array the draft is the journal's own.
-        for draft, path in reversed([*zip(drafts, self.kind.files(self.output), strict=True)]):
+        (wanted, output), *beside = zip(drafts, self.kind.files(self.output), strict=True)
+        for draft, path in beside:
             draft.replace(path)
+        (self.partial / "rejects.csv").replace(self.rejects)
         _write(self.sidecar, {**self.identity, "written": journal.good, "rejected": journal.done - journal.good})
+        # Last of all, for the draft of an array is the journal's own: until here a killed pass can go on.
+        wanted.replace(output)
         shutil.rmtree(self.partial)
-
-    def counts(self) -> tuple[int, int]:
-        """Rows written and items left out, of a finished pass."""
-        known = json.loads(self.sidecar.read_text(encoding="utf-8"))
-        return known["written"], known["rejected"]
 
     def _compare(self, path: Path, state: str) -> None:
         """ValueError, naming what differs, unless a file describes this very pass."""

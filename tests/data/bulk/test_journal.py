@@ -1,6 +1,7 @@
 """The journal of a long pass: whatever a kill leaves is cut back to whole batches."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -135,6 +136,29 @@ def test_a_job_is_finished_once_and_writes_over_nothing(tmp_path):
         job(tmp_path, adapter="b").finished()
     with pytest.raises(ValueError, match=r"o.json is there already, and not of this command"):
         Job(tmp_path / "o.tsv", CsvOutput(), {}, "xyz", BATCH).finished()
+
+
+def test_killed_before_the_wanted_file_has_its_name_a_job_goes_on(tmp_path, monkeypatch):
+    source, replace = texts(tmp_path), Path.replace
+    values = np.arange(12, dtype=np.float32).reshape(4, 3)
+
+    def dies(path, target):
+        if Path(target).name == "o.npy":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", dies)
+    with job(tmp_path).opened() as journal:
+        journal.append(Answered(list(source), [""] * 4, values))
+        with pytest.raises(KeyboardInterrupt):
+            job(tmp_path).finish(journal, source)
+    monkeypatch.undo()
+    assert not job(tmp_path).finished()
+    with job(tmp_path).opened() as journal:
+        assert journal.done == 4
+        job(tmp_path).finish(journal, source)
+    assert job(tmp_path).finished()
+    np.testing.assert_array_equal(np.load(tmp_path / "o.npy"), values)
 
 
 def test_two_processes_do_not_write_one_job(tmp_path, monkeypatch):
