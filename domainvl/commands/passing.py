@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -25,12 +26,12 @@ from domainvl.data.bulk.job import Job
 from domainvl.data.bulk.journal import Answered, Journal
 from domainvl.data.bulk.outputs import ArrayOutput, CsvOutput, Output, ParquetOutput
 from domainvl.data.bulk.sources import ImageColumn, ImageFolder, Item, Source, TextColumn, TextLines, Texts
-from domainvl.data.decoder import Decoder, PictureDecoder
+from domainvl.data.decoder import PictureDecoder
 from domainvl.data.loading import Loading
 from domainvl.errors import CommandError
 from domainvl.hub.card import CARD
 from domainvl.hub.folder import TENSORS
-from domainvl.inputs import readers
+from domainvl.inputs import Pictures
 from domainvl.model import load
 from domainvl.progress import shown
 from domainvl.runs import Run
@@ -54,10 +55,15 @@ def predict(arguments: Arguments) -> int:
     with clear_errors():
         kind: Output = ParquetOutput() if output.suffix == ".parquet" else CsvOutput()
         work = _Work(arguments)
-        source = work.images()
-        made_of = work.made_of("predict", source) | {"classes": work.model.classes}
-        job = Job(output, kind, made_of, work.model.classes, work.model.batch_size)
-        return _done(job, source, partial(work.of_images, source.root, work.model.probabilities), "images")
+        model, scores = work.model, work.model.scores
+        source, decoder = work.images()
+        made_of = work.made_of("predict", source, decoder.digest) | {"classes": model.classes}
+        job = Job(output, kind, made_of, model.classes, model.batch_size)
+
+        def ask(pixels: Tensor) -> Tensor:
+            return scores.probability(model.logits(pixels))
+
+        return _done(job, source, partial(work.of_images, source.root, decoder, ask), "images")
 
 
 def embed(arguments: Arguments) -> int:
@@ -75,12 +81,12 @@ def embed(arguments: Arguments) -> int:
         texts = work.texts()
         if texts is not None:
             columns = [str(number) for number in range(model.backbone.text.out_dim)]
-            job = Job(output, kind, work.made_of("embed texts", texts), columns, model.batch_size)
+            job = Job(output, kind, work.made_of("embed texts", texts, "text"), columns, model.batch_size)
             return _done(job, texts, work.of_texts, "texts")
-        images = work.images()
+        images, decoder = work.images()
         columns = [str(number) for number in range(model.backbone.image.out_dim)]
-        job = Job(output, kind, work.made_of("embed images", images), columns, model.batch_size)
-        return _done(job, images, partial(work.of_images, images.root, model.unit_images), "images")
+        job = Job(output, kind, work.made_of("embed images", images, decoder.digest), columns, model.batch_size)
+        return _done(job, images, partial(work.of_images, images.root, decoder, model.unit_images), "images")
 
 
 class _Work:
@@ -94,32 +100,21 @@ class _Work:
         word, self.path = str(arguments.recipes[0]), arguments.recipes[1]
         self.arguments = arguments
         self.folder = hub.located(word)
-        run = Run(Path(word))
-        allow = arguments.options.get("--allow-import", [])
-        if run.config.exists() and run.adapter.is_dir():
-            self.model = load(self.folder, backbone=run_backbone(run, allow))
-            data = run_data(run, allow)
-            self.decoder: Decoder = data.reading(self.model.preset)
-            self.suffixes = data.suffixes
-            if not isinstance(self.decoder, PictureDecoder):
-                raise CommandError(
-                    f"{word}: its {type(data).__name__} does not read files as whole pictures",
-                    todo=f"python -m domainvl predict {run.config} --adapter {run.adapter} --images {self.path}",
-                )
-        else:
-            self.model = load(self.folder)
-            pictures = readers("image")
-            self.decoder, self.suffixes = PictureDecoder(self.model.preset, pictures.read_image), pictures.SUFFIXES
+        self.run = Run(Path(word))
+        self.allow = arguments.options.get("--allow-import", [])
+        self.is_run = self.run.config.exists() and self.run.adapter.is_dir()
+        self.model = load(self.folder, backbone=run_backbone(self.run, self.allow) if self.is_run else None)
 
-    def images(self) -> ImageFolder | ImageColumn:
-        """The images of the source."""
+    def images(self) -> tuple[ImageFolder | ImageColumn, PictureDecoder]:
+        """The images of the source, and how they are read."""
+        decoder, suffixes = self._pictures()
         if self.path.is_dir():
-            return ImageFolder(self.path, self.suffixes)
+            return ImageFolder(self.path, suffixes), decoder
         table = self._table()
         named = self.arguments.option("--image-column")
         column = named or next((name for name in _COLUMNS if name in table.columns), _COLUMNS[0])
         table.require(column)
-        return ImageColumn(table, column, Path(self.arguments.option("--root") or self.path.parent))
+        return ImageColumn(table, column, Path(self.arguments.option("--root") or self.path.parent)), decoder
 
     def texts(self) -> Texts | None:
         """The texts of the source; None where it holds images."""
@@ -130,31 +125,33 @@ class _Work:
             return Texts(TextColumn(table, column))
         return Texts(TextLines(self.path)) if self.path.suffix == ".txt" else None
 
-    def made_of(self, work: str, source: Source) -> dict[str, Any]:
+    def made_of(self, work: str, source: Source, reader: str) -> dict[str, Any]:
         """What the numbers depend on, by names for people."""
         survey = source.survey()
         return {
             "work": work,
             "adapter": _digest(self.folder),
             "backbone": asdict(self.model.card.backbone),
-            "reader": self.decoder.digest,
+            "reader": reader,
             "source": survey.digest,
             "items": survey.count,
         }
 
-    def of_images(self, root: Path, ask: Callable[[Tensor], Tensor], todo: Iterator[list[Item]]) -> Iterator[Answered]:
+    def of_images(
+        self, root: Path, decoder: PictureDecoder, ask: Callable[[Tensor], Tensor], todo: Iterator[list[Item]]
+    ) -> Iterator[Answered]:
         """What a model says of images.
 
         Args:
             root: Folder that they lie in.
-            ask: From what the tower takes to a row for each image.
+            decoder: How they are read.
+            ask: From a batch of pixels to a row for each image.
             todo: Which images.
         """
         given = self.arguments.option("--workers")
         workers = Loading().readers if given is None else int(given)
-        for read in read_images(todo, self.decoder, root, workers):
-            rows = ask(self.decoder.finish(read.images.to(self.model.device))) if len(read.images) else None
-            yield _answered(read.items, read.reasons, rows)
+        for read in read_images(todo, decoder, root, workers):
+            yield _answered(read.items, read.reasons, ask(read.images) if len(read.images) else None)
 
     def of_texts(self, todo: Iterator[list[Item]]) -> Iterator[Answered]:
         """What the model makes of texts."""
@@ -162,10 +159,25 @@ class _Work:
             texts = [item.content for item in items if not item.fault]
             yield _answered(items, [item.fault for item in items], self.model.unit_texts(texts) if texts else None)
 
+    def _pictures(self) -> tuple[PictureDecoder, tuple[str, ...]]:
+        """How files are read, and how their names end: of a run as its data module says."""
+        inputs, files = self.model.inputs, importlib.import_module("data_modules.readers.image")
+        if isinstance(inputs, Pictures) and inputs.sensor is None:
+            if not self.is_run:
+                return PictureDecoder(inputs.preset, files.read_image), files.SUFFIXES
+            data = run_data(self.run, self.allow)
+            data.prepare_as(inputs.preset)
+            if isinstance(data.decoder, PictureDecoder):
+                return data.decoder, data.suffixes
+        raise CommandError(
+            f"{self.folder}: this {self.model.card.adapter} adapter was not trained on files that are whole pictures",
+            todo=f"python -m domainvl predict RECIPE --adapter {self.folder} --images {self.path}",
+        )
+
     def _table(self) -> Any:
         if not self.path.name.endswith(_TABLES):
             raise CommandError(f"SOURCE: {self.path} is neither a folder nor a table ({', '.join(_TABLES)})")
-        return readers("table").Table(self.path)
+        return importlib.import_module("data_modules.readers.table").Table(self.path)
 
 
 def _done(job: Job, source: Source, ask: Asked, unit: str) -> int:

@@ -60,10 +60,8 @@ def measured(model: Model, source: ImageFolder, items: Sequence[Item]) -> dict[s
         pixels = [[model.preset.pixels(picture) for picture in batch] for batch in pictures]
     with step("stack"):
         stacked = [torch.stack(batch) for batch in pixels]
-    with step("normalise"):
-        inputs = [model.preset.normalise(batch) for batch in stacked]
-    with step("tower and scores"):
-        rows = [model.probabilities(batch).numpy() for batch in inputs]
+    with step("normalise and tower"):
+        rows = [model.scores.probability(model.logits(batch)).numpy() for batch in stacked]
     answered = [Answered(batch, [""] * len(batch), values) for batch, values in zip(batches, rows, strict=True)]
     with tempfile.TemporaryDirectory() as folder:
         job = Job(Path(folder) / "a.csv", CsvOutput(), {}, model.classes, model.batch_size)

@@ -209,7 +209,7 @@ def test_a_run_reads_images_as_its_own_data_module_does(work, capsys):
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(config.replace("/nowhere", "/nowhere, sensor: sentinel2-l2a"))
     assert ran(work, "run", "deep", "scenes.csv") == 2
-    assert "its Satellite does not read files as whole pictures" in capsys.readouterr().err
+    assert "adapter was not trained on files that are whole pictures" in capsys.readouterr().err
 
 
 def test_parquet_without_its_library_says_what_to_install(work, capsys, monkeypatch):
