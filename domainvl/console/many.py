@@ -63,8 +63,8 @@ def check(verb: str, arguments: Arguments, suffixes: Sequence[str]) -> None:
     workers = arguments.option("--workers")
     if workers is not None and not workers.isdigit():
         raise CommandError(f"--workers must be a whole number from 0, got {workers!r}", see=_see(verb))
-    # Read when torch is loaded. Threads that wait for each other by spinning take the cores of the readers beside
-    # them: a fifth to two thirds of the speed on two busy cores (examples/benchmarks/predict_many.py).
+    # Read when torch is loaded. Threads that wait for each other by spinning take the cores of the readers beside them:
+    # 29 to 69 % of the speed on two busy cores (docs/predict.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
