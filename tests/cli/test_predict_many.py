@@ -14,6 +14,7 @@ from saved_toys import CLASSES, pictures, saved
 import domainvl
 from domainvl.cli import main
 from domainvl.data.bulk.journal import Journal
+from domainvl.model import Model
 
 COUNT, BAD = 300, (7, 130)
 # Dies as kill -9 does, with half a line written and readers at work.
@@ -162,6 +163,22 @@ def test_a_folder_of_nothing_readable_is_an_error_with_a_list(work, capsys):
     assert ran(work, "many", "broken", "broken.csv") == 1
     assert "none of 2 images can be used; the first: the file is empty" in capsys.readouterr().err
     assert len(rows(work / "broken.rejects.csv")) == 3
+
+
+def test_an_answer_that_is_not_finite_is_left_out(work):
+    def logits(model, pixels, whole=Model.logits):
+        found = whole(model, pixels)
+        found[2] = float("nan")
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Model, "logits", logits)
+        assert ran(work, "many", "few", "nan.csv") == 0
+    # The third of those that can be read, and the broken one.
+    reasons = {row[1]: row[2] for row in rows(work / "nan.rejects.csv")[1:]}
+    assert reasons.keys() == {"a/004.jpg", "b/003.jpg"}
+    assert reasons["a/004.jpg"] == "the model's answer is not finite"
+    assert len(rows(work / "nan.csv")) == 8
 
 
 @pytest.mark.parametrize(
