@@ -86,28 +86,29 @@ def passes(work: Path, options: argparse.Namespace) -> None:
     for name, sizes in (("resident", resident), ("proportional", proportional)):
         print(f"{name} size, all processes: {growth(sizes)}")
 
-    draw, kills = random.Random(options.seed), 0
-    while True:
-        process = started(command, cut, cores)
-        if kills < options.kills:
-            try:
-                process.wait(draw.uniform(0.15, 0.5) * seconds)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                kills += 1
-                process.communicate()
-                lines = work / "cut.partial" / "rows.jsonl"
-                print(
-                    f"killed; {sum(1 for _ in lines.open('rb')) if lines.exists() else 0:,} lines lie there", flush=True
-                )
-                continue
-        said = finished(process)
-        break
-    print(f"after {kills} kills: {said}")
-    names = [row[0] for row in csv.reader(cut.open())][1:]
+    names = [row[0] for row in csv.reader(whole.open())][1:]
     wanted = sorted(path.relative_to(work / "images").as_posix() for path in (work / "images").rglob("*.jpg"))
-    print(f"rows {len(names):,}, images {len(wanted):,}, every image once: {sorted(names) == wanted}")
-    print(f"the same bytes as the untouched pass: {whole.read_bytes() == cut.read_bytes()}", flush=True)
+    print(f"rows {len(names):,}, images {len(wanted):,}, every image once: {sorted(names) == wanted}", flush=True)
+    if options.kills:
+        killed(command, cut, cores, options.kills, seconds, random.Random(options.seed))
+        print(f"the same bytes as the untouched pass: {whole.read_bytes() == cut.read_bytes()}", flush=True)
+
+
+def killed(command: list[str], output: Path, cores: list[int], kills: int, seconds: float, draw: random.Random) -> None:
+    """The same pass, killed up to so many times, within the time that an untouched one takes."""
+    for _ in range(kills):
+        process = started(command, output, cores)
+        try:
+            process.wait(draw.uniform(0.15, 0.5) * seconds)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            lines = output.with_suffix(".partial") / "rows.jsonl"
+            count = lines.read_bytes().count(b"\n") if lines.exists() else 0
+            print(f"killed; {count:,} lines lie there", flush=True)
+        else:
+            print(f"done before it was killed: {finished(process)}")
+    print(finished(started(command, output, cores)))
 
 
 def started(command: list[str], output: Path, cores: list[int]) -> subprocess.Popen[str]:
