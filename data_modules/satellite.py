@@ -78,6 +78,7 @@ class Satellite(DataModule):
     """
 
     name = "satellite images"
+    suffixes = PICTURES
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ from domainvl import hub
 from domainvl.adapters import Compose
 from domainvl.adapters.base import Adapter, Side
 from domainvl.backbones.base import Backbone
-from domainvl.features import Features, TextInputs
+from domainvl.features import Features
 from domainvl.inputs import Picture, SlideFeatures, inputs_of
 from domainvl.progress import shown
 from domainvl.speed import FAST, Speed
@@ -112,25 +112,16 @@ class Model:
 
     def embed_image(self, images: Picture | Iterable[Picture]) -> np.ndarray:
         """What the adapted image tower makes of images, of unit length, `[N, D]`; see `predict` for `images`."""
-        return self._of_images(images, self._embedded, self.backbone.image.out_dim)
+        return self._of_images(images, self.unit_images, self.backbone.image.out_dim)
 
     def embed_text(self, texts: str | Sequence[str]) -> np.ndarray:
         """What the adapted text tower makes of texts, of unit length, `[N, D]`.
 
         A method that learned words around class names (CoOp) puts them around every text.
         """
-        if self.adapter.text_per_image:
-            raise TypeError(
-                f"embed_text: with {self.card.adapter} texts look different to every image; only predict can use them"
-            )
         rows = [texts] if isinstance(texts, str) else list(texts)
-        template = self.adapter.prompt("{}")
-        written = [template.replace("{}", text) for text in rows]
-        parts = (written[start : start + _TEXTS] for start in range(0, len(written), _TEXTS))
-        found = [
-            self._text(self.backbone.tokenize(part).to(self.device))
-            for part in shown(parts, len(rows), "texts", "texts", len)
-        ]
+        parts = (rows[start : start + _TEXTS] for start in range(0, len(rows), _TEXTS))
+        found = [self.unit_texts(part) for part in shown(parts, len(rows), "texts", "texts", len)]
         return _joined(found, self.backbone.text.out_dim)
 
     @torch.no_grad()
@@ -143,20 +134,32 @@ class Model:
             features |= self.class_features
         return self.scores.scores(features)["image.logits"]
 
-    def _of_images(self, images: Picture | Iterable[Picture], ask: Callable[[Any], Tensor], width: int) -> np.ndarray:
-        many, total = self.inputs.several(images)
-        noun = f"{self.inputs.noun}s"
-        parts = map(ask, self.inputs.batches(many, self.batch_size))
-        return _joined(list(shown(parts, total, noun, noun, len)), width)
-
     @torch.no_grad()
-    def _embedded(self, batch: Any) -> Tensor:
+    def unit_images(self, batch: Any) -> Tensor:
+        """Features `[B, D]` of unit length of a batch of `inputs`, see `logits`."""
         features = self._image(batch)
         if "image.pooled" not in features:
             raise TypeError(
                 f"embed_image: {self.card.adapter} makes no feature of a slide in the space of texts; use predict"
             )
         return F.normalize(features["image.pooled"], dim=-1)
+
+    @torch.no_grad()
+    def unit_texts(self, texts: Sequence[str]) -> Tensor:
+        """Features `[B, D]` of unit length of a batch of texts."""
+        if self.adapter.text_per_image:
+            raise TypeError(
+                f"embed_text: with {self.card.adapter} texts look different to every image; only predict can use them"
+            )
+        template = self.adapter.prompt("{}")
+        inputs = self.backbone.tokenize([template.replace("{}", text) for text in texts]).to(self.device)
+        return F.normalize(self._encoded("text", inputs)["text.pooled"], dim=-1)
+
+    def _of_images(self, images: Picture | Iterable[Picture], ask: Callable[[Any], Tensor], width: int) -> np.ndarray:
+        many, total = self.inputs.several(images)
+        noun = f"{self.inputs.noun}s"
+        parts = map(ask, self.inputs.batches(many, self.batch_size))
+        return _joined(list(shown(parts, total, noun, noun, len)), width)
 
     def _image(self, batch: Any) -> Features:
         """What the adapted image side makes of a batch of `inputs`."""
@@ -165,10 +168,6 @@ class Model:
         tiles, deep = (batch[key].to(self.device).float() for key in ("bag", "bag@deep"))
         bag: Features = {"image.tokens": tiles, "image@deep.tokens": deep, "image.mask": batch["keep"].to(self.device)}
         return bag | self.adapter.pool_tiles(bag)
-
-    @torch.no_grad()
-    def _text(self, inputs: TextInputs) -> Tensor:
-        return F.normalize(self._encoded("text", inputs)["text.pooled"], dim=-1)
 
     def _encoded(self, side: Side, inputs: object) -> Features:
         tower = self.backbone.image if side == "image" else self.backbone.text

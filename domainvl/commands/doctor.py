@@ -70,6 +70,7 @@ _READERS = (
     Reader("h5py", "h5py", "HDF5 features"),
     Reader("rasterio", "rasterio", "GeoTIFF"),
     Reader("onnxruntime", "onnxruntime", "exported ONNX models", needed=False),
+    Reader("pyarrow.parquet", "pyarrow", "predictions in Parquet", needed=False),
 )
 
 

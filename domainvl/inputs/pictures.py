@@ -68,7 +68,10 @@ class Pictures(Inputs):
 
     def _read_file(self, path: Path) -> Image.Image:
         if path.is_dir():
-            raise ValueError(f"{path} is a folder; give its files, or use `python -m domainvl predict --images {path}`")
+            raise ValueError(
+                f"{path} is a folder; give its files, or use `python -m domainvl predict ADAPTER {path} "
+                "--output FILE.csv`"
+            )
         if self.sensor is not None:
             raise ValueError(
                 f"{path}: this adapter was trained on bands of {self.sensor}, stretched by the recipe's data module; "

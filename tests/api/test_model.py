@@ -117,7 +117,7 @@ def test_learned_words_stand_around_texts(tmp_path):
         (np.zeros((4, 4, 2), np.uint8), TypeError, "accepted are uint8"),
         ([None], TypeError, "image 0 is NoneType; accepted are paths"),
         (torch.zeros(3, 4, 4), TypeError, "image 0 is torch.float32"),
-        (Path(__file__).parent, ValueError, "is a folder.*predict --images"),
+        (Path(__file__).parent, ValueError, "is a folder.*predict ADAPTER"),
         (Path(__file__), ValueError, "no image that Pillow knows"),
         ("nowhere.png", FileNotFoundError, "nowhere.png"),
     ],
