@@ -31,10 +31,12 @@ from domainvl.evaluation.thumbnails import SIDE, Thumbs, lines, thumbnail
 
 Ends = tuple[float, float]
 
-_LEAST, _CERTAIN = 0.27, 0.75
+_LEAST, _CERTAIN = 0.26, 0.65
 """Agreement below which no pictures are copies, and above which all are; in between it depends on the data."""
 _ABOVE = 1.75
 """Times the upper quartile of look-alikes, on top of the least: X-rays of other people agree with less than that."""
+_LEAST_TURNED = 0.5
+"""The least of pictures that were turned or mirrored: there are seven ways to look alike by chance."""
 _FREQUENCIES = 8
 _TRIED = 3
 _WHOLE, _MIDDLE = (0.0, 0.0), (0.025, 0.025)
@@ -100,10 +102,12 @@ def copies(first: Fingerprints, second: Fingerprints, *, crops: bool = True) -> 
     if crops:
         likeness = np.maximum(likeness, agreement(other, one))
     likeness = likeness.reshape(found.shape)
-    likely, best = likeness.max(axis=1), likeness.argmax(axis=1)
+    bar = np.maximum(_bar(np.sort(likeness, axis=1)[:, :-1].ravel()), np.where(turned > 0, _LEAST_TURNED, 0.0))
+    best = np.where(likeness >= bar, likeness, -1.0).argmax(axis=1)
     return [
-        (int(rows[0][found[row, best[row]]]), int(rows[1][row]))
-        for row in np.flatnonzero(likely >= _bar(np.sort(likeness, axis=1)[:, :-1].ravel()))
+        (int(rows[0][found[row, place]]), int(rows[1][row]))
+        for row, place in enumerate(best.tolist())
+        if likeness[row, place] >= bar[row, place]
     ]
 
 
