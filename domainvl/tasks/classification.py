@@ -11,12 +11,17 @@ from torch import Tensor
 from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.data.bank import PromptBank
+from domainvl.evaluation import Predictions
+from domainvl.evaluation.findings import FindingProtocol, FindingProtocolName
+from domainvl.evaluation.outcome import Outcome
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Objective
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
+from domainvl.tasks.finding_outcome import FindingOutcome
 from domainvl.tasks.image_pass import CachedPass, ImagePass, Seen
 from domainvl.tasks.labelling import Labelling
+from domainvl.tasks.rows import Rows
 from domainvl.tasks.schedule import Schedule
 
 _BANK_ROWS = 256
@@ -40,6 +45,8 @@ class Classification(Labelling):
         speed: What may be skipped; everything that leaves the numbers as they are.
         bank: A file with many sentences about each class (`domainvl.data.bank`), or `builtin:chest-findings`, for
             objectives that want them.
+        findings: A protocol that tests are counted under as well, with thresholds from the validation split: its name,
+            or a description; see `domainvl.evaluation.findings`.
     """
 
     def __init__(
@@ -51,8 +58,11 @@ class Classification(Labelling):
         schedule: Schedule | None = None,
         speed: Speed = FAST,
         bank: str | None = None,
+        findings: FindingProtocolName | FindingProtocol | None = None,
     ) -> None:
         super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
+        self.findings = FindingProtocol.named(findings) if isinstance(findings, str) else findings
+        self._validated: Predictions | None = None
         self.bank = None if bank is None else PromptBank.read(bank)
         self._bank_features: Tensor | None = None
 
@@ -60,9 +70,11 @@ class Classification(Labelling):
 
     def setup(self, stage: str) -> None:
         """Read the classes from the data module, attach the adapter, check the objectives."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "test" and self.findings is not None:
+            self._validation = data.batches("validate", self.trainer.strategy.root_device)
         if self._attached:
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
         self._read_classes(data)
         self._image = ImagePass(self.backbone, self.adapter or PLAIN_ADAPTER, self.speed)
         self._cached: CachedPass | None = None
@@ -150,6 +162,27 @@ class Classification(Labelling):
         seen = None if self._cached is None else self._cached(image, batch["index"], batch["view"])
         features = self.features(image, frozen_image=self._needs_frozen_image(), seen=seen)
         return self.total_loss(features, batch)
+
+    def on_validation_epoch_start(self) -> None:
+        """See `Labelling.on_validation_epoch_start`."""
+        super().on_validation_epoch_start()
+        self._validated = None
+
+    def on_test_epoch_start(self) -> None:
+        """Score the validation split first, where a protocol wants thresholds from it."""
+        super().on_test_epoch_start()
+        if self.findings is None:
+            return
+        rows = [self.validation_step(batch, 0) for batch in self._validation]
+        self.forget()
+        self._validated = Rows(rows, whole=True).predictions(self.classes, self.multilabel)
+
+    def outcome(self) -> Outcome:
+        """See `Labelling.outcome`; of a test also under the protocol."""
+        if self.findings is None or self.predictions is None or self._validated is None:
+            return super().outcome()
+        records = self.trainer.datamodule.manifest.records  # type: ignore[attr-defined]
+        return FindingOutcome(self.findings, self.predictions, self._validated, records)
 
     def scored(self, batch: Batch) -> Features:
         """See `Labelling.scored`."""
