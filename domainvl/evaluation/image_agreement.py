@@ -1,6 +1,6 @@
 """Whether one thumbnail is a part of another: they are laid over each other, and compared part by part.
 
-What counts is structure that is small against the picture and not periodic: both spectra are limited to twice their
+What counts is structure that is small against the picture and not periodic: both spectra are limited to their
 median. So one road, or fields ploughed alike, are a few frequencies among a thousand, where plain correlation would see
 little else.
 """
@@ -117,7 +117,7 @@ def _spectra(thumbs: Thumbs) -> Spectra:
     high = (thumbs - _blur() @ thumbs @ _blur().T) * _window()
     spectra = np.fft.rfft2(high)
     size = np.abs(spectra)
-    most = 2 * np.median(size, axis=(1, 2), keepdims=True)
+    most = np.median(size, axis=(1, 2), keepdims=True)
     spectra *= np.minimum(1, most / np.maximum(size, 1e-9))
     spectra[:, 0, 0] = 0
     power = (np.abs(spectra) ** 2 @ _weights()).sum(axis=1)

@@ -66,7 +66,7 @@ class Overlap:
     Attributes:
         patients: In both.
         identical_images: Images of the second split whose very pixels are in the first.
-        similar_images: Copies: re-encoded, resized, slightly cropped. Identical ones are not among them.
+        similar_images: Copies: re-encoded, resized, slightly cropped, turned. Identical ones are not among them.
         identical_texts: Texts of the second split that read as one of the first.
         similar_texts: Other texts of which 80 % of all pieces of 8 words are known from the first.
         known_text: Mean share of known pieces.
@@ -158,7 +158,7 @@ def check_leakage(splits: Mapping[str, SplitContent], *, crops: bool = True) -> 
 
     Args:
         splits: By name, what is learned from first: train, validate, test.
-        crops: Whether to look for copies that lost up to 7.5 % of their margin; 60 times the work.
+        crops: Whether to look for copies that lost up to 10 % of a side, or were turned or mirrored; much more work.
     """
     if len(splits) < 2:
         raise ValueError(f"check_leakage: splits are {', '.join(splits) or 'none'}; give two or more")

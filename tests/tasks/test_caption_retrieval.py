@@ -1,5 +1,7 @@
 """Images with several captions each, asked for under the protocols that the field reports."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,11 @@ from adapters.toys import PRESET, hf_clip
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from torch.utils.data import DataLoader
 
+from domainvl.adapters import LoRA
 from domainvl.data.prompts import PromptSet
 from domainvl.evaluation.alignment_result import evaluate_alignment
 from domainvl.evaluation.retrieval import RetrievalProtocol
+from domainvl.objectives import PriorAttribution
 from domainvl.tasks import Alignment
 
 SAID = [
@@ -31,6 +35,9 @@ class Captioned(LightningDataModule):
 
     def boxes(self, position):
         return []
+
+    def train_dataloader(self):
+        return self.test_dataloader()
 
     def test_dataloader(self):
         return DataLoader(range(len(SAID)), batch_size=3, collate_fn=self.collate)
@@ -97,3 +104,13 @@ def test_every_caption_searches_and_is_searched(tmp_path, protocol, edit, pool):
 def test_protocols_have_names():
     with pytest.raises(ValueError, match=r"'karpathy' is no protocol; choose .*karpathy5"):
         Alignment(hf_clip(), retrieval="karpathy")
+
+
+def test_losses_that_read_classes_are_refused_where_there_are_none():
+    """RSICD as it was downloaded has captions and no classes."""
+    data = Captioned()
+    data.classes = []
+    model = Alignment(hf_clip(), LoRA(rank=2), {"scenes": PriorAttribution()}, partial(torch.optim.SGD, lr=0.1))
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False)
+    with pytest.raises(ValueError, match=r"'scenes' \(PriorAttribution\) compares images by their classes"):
+        trainer.fit(model, data)
