@@ -263,20 +263,27 @@ class DataModule(LightningDataModule, ABC):
         return self._eval_loader(self._sets["predict"])
 
     def support_batches(self, view: int, device: torch.device) -> Iterator[dict[str, Any]]:
-        """All training images once, in order, prepared as for training; `view` seeds the augmentation."""
+        """All training images once, prepared as for training; `view` seeds the augmentation. See `batches`."""
         seed = self._seed * 1_000_003 + view
-        batches = self._eval_loader(self._sets["train"])
-        yield from finished_support(batches, self.decoder, self.augment, seed, device)
+        yield from finished_support(self._whole(self._sets["train"]), self.decoder, self.augment, seed, device)
 
     def validation_batches(self, device: torch.device) -> Iterator[dict[str, Any]]:
-        """All validation images once, in order, not augmented; every process sees all of them."""
+        """All validation images of this run once, of which there are few where shots are. See `batches`."""
         if "validate" not in self._sets:
             raise ValueError(
                 f"{type(self).__name__}: there is no validation split to choose anything on; give split.fractions a "
                 "share for it, or switch the choice off"
             )
-        for batch in self._eval_loader(self._sets["validate"]):
+        for batch in self._whole(self._sets["validate"]):
             yield finished(moved(batch, device), self.decoder)
+
+    def batches(self, split: Split, device: torch.device) -> Iterator[dict[str, Any]]:
+        """All images of a split once, in order, not augmented; every process sees all of them.
+
+        What fits into memory is read now, the rest as it is asked for.
+        """
+        loader = self._whole(self._loaded(self.manifest, self._usable(split), split))
+        return (finished(moved(batch, device), self.decoder) for batch in loader)
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augment (training only) and normalise, on the device."""
@@ -339,6 +346,10 @@ class DataModule(LightningDataModule, ABC):
 
     def _eval_loader(self, images: ImageSet) -> DataLoader[Any]:
         return image_loader(images, EvalSampler(images, self._rank, self._world), self.loading)
+
+    def _whole(self, images: ImageSet) -> DataLoader[Any]:
+        """Every image in every process, where `_eval_loader` gives each its part."""
+        return image_loader(images, EvalSampler(images), self.loading)
 
     @property
     def _seed(self) -> int:

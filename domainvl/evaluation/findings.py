@@ -13,9 +13,10 @@ they come from validation patients, who must not be in the test.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from domainvl.evaluation.predictions import Predictions
 from domainvl.evaluation.result import Evaluation, evaluate
 
 Unit = Literal["volume", "scan"]
+FindingProtocolName = Literal["CT-RATE-18", "CT-RATE-18 by scan", "CT-RATE-16", "CT-RATE-16 by scan"]
 
 _CT_RATE = (
     "Medical material",
@@ -77,6 +79,15 @@ class FindingProtocol:
             raise ValueError(f"FindingProtocol: rule is {self.rule!r}; choose 'f1' or 'youden'")
         if not self.classes or len({_folded(name) for name in self.classes}) < len(self.classes):
             raise ValueError(f"FindingProtocol: classes are {list(self.classes)}; name each once, and at least one")
+
+    @classmethod
+    def named(cls, name: FindingProtocolName) -> FindingProtocol:
+        """A protocol that others report under this name."""
+        if name not in get_args(FindingProtocolName):
+            known = ", ".join(get_args(FindingProtocolName))
+            raise ValueError(f"FindingProtocol: {name!r} is no protocol; choose {known}, or describe one")
+        classes = CT_RATE_18 if name.startswith(CT_RATE_18.name) else CT_RATE_16
+        return replace(classes, unit="scan" if name.endswith("by scan") else "volume")
 
     @property
     def title(self) -> str:
@@ -171,6 +182,24 @@ class FindingResult:
     evaluation: Evaluation
     thresholds: Mapping[str, Floats]
     tuned: Mapping[str, Mapping[str, Interval]]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON: means, and thresholds by class; the classes' other numbers are the test's."""
+        models: dict[str, Any] = {}
+        for name, tuned in self.tuned.items():
+            means = getattr(self.evaluation, name) | {key: value for key, value in tuned.items() if ":" not in key}
+            chosen = zip(self.protocol.classes, self.thresholds[name].tolist(), strict=True)
+            models[name] = {
+                "metrics": {metric: value.as_dict() for metric, value in means.items()},
+                "thresholds": {finding: None if math.isnan(value) else value for finding, value in chosen},
+            }
+        return {
+            "protocol": self.protocol.title,
+            "rule": self.protocol.rule,
+            "rows": self.evaluation.images,
+            "patients": self.evaluation.patients,
+            "models": models,
+        }
 
 
 def evaluate_findings(

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainvl.evaluation.files import write_predictions
+from domainvl.evaluation.files import Measured
 from domainvl.evaluation.outcome import Outcome
 from domainvl.evaluation.predictions import Predictions
-from domainvl.evaluation.result import Evaluation, Intervals, evaluate
-from domainvl.evaluation.table import print_table
+from domainvl.evaluation.result import Intervals, evaluate
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -114,41 +113,43 @@ class StainEvaluation:
     """An evaluation, and what it would be in other stains.
 
     Attributes:
-        evaluation: Of the pictures as scanned.
+        measured: Of the pictures as scanned.
         stains: Of the same pictures in other stains.
     """
 
-    evaluation: Evaluation
+    measured: Measured
     stains: StainShiftTable
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        return self.evaluation.as_dict() | {"stain_shifts": self.stains.as_dict()}
+        return self.measured.as_dict() | {"stain_shifts": self.stains.as_dict()}
 
 
-class ClassifiedInStains(Outcome):
-    """Probabilities beside labels, of pictures as scanned and in other stains.
+class InStains(Outcome):
+    """An outcome, and what the same pictures give in other stains.
 
     Args:
+        outcome: Of the pictures as scanned.
         scanned: See `evaluate_stain_shifts`.
         shifted: See `evaluate_stain_shifts`.
     """
 
-    def __init__(self, scanned: Predictions, shifted: Mapping[str, Predictions]) -> None:
-        self.predictions, self._shifted = scanned, shifted
+    def __init__(self, outcome: Outcome, scanned: Predictions, shifted: Mapping[str, Predictions]) -> None:
+        self._outcome, self._scanned, self._shifted = outcome, scanned, shifted
 
     def write(self, path: Path) -> None:
         """See `Outcome`."""
-        write_predictions(path, self.predictions)
+        self._outcome.write(path)
 
     def measure(self, seed: int) -> StainEvaluation:
         """See `Outcome`."""
-        stains = evaluate_stain_shifts(self.predictions, self._shifted, seed=seed)
-        return StainEvaluation(evaluate(self.predictions, seed=seed), stains)
+        return StainEvaluation(
+            self._outcome.measure(seed), evaluate_stain_shifts(self._scanned, self._shifted, seed=seed)
+        )
 
     def show(self, measured: StainEvaluation) -> None:
         """See `Outcome`."""
-        print_table(measured.evaluation)
+        self._outcome.show(measured.measured)
         measured.stains.show()
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from domainvl.evaluation.alignment_result import AlignmentEvaluation
     from domainvl.evaluation.bootstrap import Interval
+    from domainvl.evaluation.findings import FindingResult
     from domainvl.evaluation.result import Evaluation
 
 _LABELS = {
@@ -22,6 +23,8 @@ _LABELS = {
     "accuracy": "accuracy",
     "accuracy_balanced": "bal. accuracy",
     "f1_macro": "F1, mean",
+    "f1_macro_tuned": "F1, tuned",
+    "f1_weighted_tuned": "F1, tuned, weighted",
     "calibration_error": "calib. error*",
     "mean_recall": "mean recall",
     "cnr": "CNR",
@@ -53,6 +56,25 @@ def print_alignment(evaluation: AlignmentEvaluation, console: Console | None = N
     """
     counts = [f"{count} {what}" for what, count in evaluation.counts.items()]
     _print(evaluation, ", ".join(counts), evaluation.resamples > 0, console)
+
+
+def print_findings(result: FindingResult, console: Console | None = None) -> None:
+    """Print the means under a protocol.
+
+    Args:
+        result: What to print.
+        console: Where to; standard output when None.
+    """
+    from rich.console import Console
+
+    console = console or Console()
+    models = {name: getattr(result.evaluation, name) | dict(tuned) for name, tuned in result.tuned.items()}
+    table = _table([result.protocol.title, *(name.replace("_", "-") for name in models)])
+    for metric in models["zero_shot"]:
+        if ":" not in metric:
+            table.add_row(_plain(_label(metric)), *(_cell(values[metric]) for values in models.values()))
+    console.print(table)
+    console.print()
 
 
 def _print(

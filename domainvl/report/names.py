@@ -14,6 +14,8 @@ _METRICS = {
     "accuracy": ("Accuracy", "share of decisions that are right"),
     "accuracy_balanced": ("Balanced accuracy", "as if all classes were equally common"),
     "f1_macro": ("Mean F1", "balance of precision and recall at the decision threshold"),
+    "f1_macro_tuned": ("Mean F1, tuned", "at thresholds that validation chose"),
+    "f1_weighted_tuned": ("Weighted F1, tuned", "the same, classes counted by their positives"),
     "calibration_error": ("Calibration error", "gap between stated and seen probability; lower is better"),
     "mean_recall": ("Mean recall", "mean of R@1, R@5 and R@10, both ways"),
     "cnr": ("Contrast to noise", "how far the map stands out inside the box, whatever its sign"),

@@ -9,6 +9,7 @@ from domainvl.evaluation.files import whole_file
 from domainvl.report.classes import curves, per_class
 from domainvl.report.datacard import data_card
 from domainvl.report.decisions import calibration, decisions
+from domainvl.report.findings import findings
 from domainvl.report.headline import headline, title
 from domainvl.report.html import Markup, join
 from domainvl.report.learning import learning
@@ -24,6 +25,7 @@ _TITLES = {
     "result": "Result",
     "data": "Data",
     "learning": "Learning",
+    "findings": "Protocol",
     "classes": "Classes",
     "curves": "Curves",
     "retrieval": "Retrieval",
@@ -56,6 +58,7 @@ def write_report(folder: Path, seen: Mapping[str, Seen] | None = None) -> Path:
         "learning": learning(record),
         "retrieval": retrieval(record),
         "grounding": grounding(record),
+        "findings": findings(record),
         "stains": stains(record),
         "classes": per_class(record),
         "curves": curves(record),

@@ -12,12 +12,14 @@ from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.data.bank import PromptBank
 from domainvl.evaluation import Predictions
+from domainvl.evaluation.findings import FindingProtocol, FindingProtocolName
 from domainvl.evaluation.outcome import Outcome
-from domainvl.evaluation.stain_shift import ClassifiedInStains
+from domainvl.evaluation.stain_shift import InStains
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Objective
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
+from domainvl.tasks.finding_outcome import FindingOutcome
 from domainvl.tasks.image_pass import CachedPass, ImagePass, Seen
 from domainvl.tasks.labelling import Labelling
 from domainvl.tasks.rows import Rows, array
@@ -45,6 +47,8 @@ class Classification(Labelling):
         speed: What may be skipped; everything that leaves the numbers as they are.
         bank: A file with many sentences about each class (`domainvl.data.bank`), or `builtin:chest-findings`, for
             objectives that want them.
+        findings: A protocol that tests are counted under as well, with thresholds from the validation split: its name,
+            or a description; see `domainvl.evaluation.findings`.
     """
 
     def __init__(
@@ -56,8 +60,11 @@ class Classification(Labelling):
         schedule: Schedule | None = None,
         speed: Speed = FAST,
         bank: str | None = None,
+        findings: FindingProtocolName | FindingProtocol | None = None,
     ) -> None:
         super().__init__(backbone, adapter, objectives, optimizer, schedule, speed)
+        self.findings = FindingProtocol.named(findings) if isinstance(findings, str) else findings
+        self._validated: Predictions | None = None
         self.bank = None if bank is None else PromptBank.read(bank)
         self._bank_features: Tensor | None = None
         self._shifted: dict[str, Predictions] = {}
@@ -66,9 +73,11 @@ class Classification(Labelling):
 
     def setup(self, stage: str) -> None:
         """Read the classes from the data module, attach the adapter, check the objectives."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "test" and self.findings is not None:
+            self._validation = data.batches("validate", self.trainer.strategy.root_device)
         if self._attached:
             return
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
         self._read_classes(data)
         self._image = ImagePass(self.backbone, self.adapter or PLAIN_ADAPTER, self.speed)
         self._cached: CachedPass | None = None
@@ -157,6 +166,30 @@ class Classification(Labelling):
         features = self.features(image, frozen_image=self._needs_frozen_image(), seen=seen)
         return self.total_loss(features, batch)
 
+    def on_validation_epoch_start(self) -> None:
+        """See `Labelling.on_validation_epoch_start`."""
+        super().on_validation_epoch_start()
+        self._validated = None
+
+    def on_test_epoch_start(self) -> None:
+        """Score the validation split first, where a protocol wants thresholds from it."""
+        super().on_test_epoch_start()
+        if self.findings is None:
+            return
+        rows = [self.validation_step(batch, 0) for batch in self._validation]
+        self.forget()
+        self._validated = Rows(rows, whole=True).predictions(self.classes, self.multilabel)
+
+    def outcome(self) -> Outcome:
+        """See `Labelling.outcome`; of a test also under the protocol, and in other stains."""
+        found = super().outcome()
+        if self.predictions is None:
+            return found
+        if self.findings is not None and self._validated is not None:
+            records = self.trainer.datamodule.manifest.records  # type: ignore[attr-defined]
+            found = FindingOutcome(self.findings, self.predictions, self._validated, records)
+        return InStains(found, self.predictions, self._shifted) if self._shifted else found
+
     def scored(self, batch: Batch) -> Features:
         """See `Labelling.scored`."""
         return self.features(batch["image"], text=self._evaluated, frozen_image=True)
@@ -179,9 +212,3 @@ class Classification(Labelling):
             name: rows.predictions(self.classes, self.multilabel, f"zero_shot {name}", f"adapted {name}")
             for name in names
         }
-
-    def outcome(self) -> Outcome:
-        """Class probabilities of the last evaluation, and those of other stains."""
-        if self.predictions is None or not self._shifted:
-            return super().outcome()
-        return ClassifiedInStains(self.predictions, self._shifted)

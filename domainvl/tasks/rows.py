@@ -22,10 +22,11 @@ class Rows:
 
     Args:
         own: Batches of this process: arrays `[B, ...]` and lists of B things by name, `index` `[B]` among them.
+        whole: Whether every process has all batches.
     """
 
-    def __init__(self, own: Sequence[Mapping[str, Any]]) -> None:
-        self._batches = [row for part in gather_objects(list(own)) for row in part]
+    def __init__(self, own: Sequence[Mapping[str, Any]], whole: bool = False) -> None:
+        self._batches = list(own) if whole else [row for part in gather_objects(list(own)) for row in part]
         if self._batches:
             self._order = np.concatenate([row["index"] for row in self._batches]).argsort(kind="stable")
 

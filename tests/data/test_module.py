@@ -3,6 +3,7 @@
 import csv
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -129,6 +130,17 @@ def test_memory_and_workers_do_not_change_what_is_seen(tmp_path):
         data.setup("fit")
         runs.append([(batch["index"].tolist(), batch["image"].sum().item()) for batch in data.train_dataloader()])
     assert runs[0] == runs[1]
+
+
+def test_what_is_chosen_on_is_seen_whole_by_every_process(tmp_path):
+    data = Toy(tmp_path, batch_size=8, eval_batch_size=5, augment=Augment())
+    data.setup("fit")
+    data.trainer = SimpleNamespace(global_rank=1, world_size=2)
+    cpu = torch.device("cpu")
+    expected = {"validate": [n for n in range(60) if n % 5 == 3], "train": [n for n in range(60) if n % 5 < 3]}
+    assert seen(data.validation_batches(cpu)) == seen(data.batches("validate", cpu)) == expected["validate"]
+    assert seen(data.support_batches(0, cpu)) == expected["train"]
+    assert seen(data.val_dataloader()) == expected["validate"][1::2]
 
 
 def test_shots_are_filled_up_past_unreadable_images(tmp_path):

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from toy_runs import PATIENT, pictures, predictions, run_folder
 
 from domainvl.errors import CommandError
-from domainvl.evaluation import evaluate_stain_shifts
+from domainvl.evaluation import FindingProtocol, evaluate_findings, evaluate_stain_shifts
 from domainvl.report import Seen, write_report
 from domainvl.report.html import Markup, tag
 from domainvl.report.mistakes import worst
@@ -179,3 +180,21 @@ def test_a_map_is_full_where_it_is_highest_and_empty_below_zero():
     data = re.findall(r"data:image/png;base64,([^\"]+)", one.mapped("adapted", "A", 0.5))[0]
     alpha = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))[..., 3]
     assert alpha.tolist() == [[255, 0], [128, 0]]
+
+
+def test_a_protocol_has_a_section_of_its_own(tmp_path):
+    found = predictions()
+    protocol = FindingProtocol("CT <toy>", tuple(found.classes))
+    others = replace(found, patients=[f"other {patient}" for patient in found.patients])
+    folder = run_folder(tmp_path / "run", found)
+    assert 'id="findings"' not in write_report(folder).read_text(encoding="utf-8")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["findings"] = evaluate_findings(protocol, found, others, seed=1, resamples=50).as_dict()
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    text = write_report(folder).read_text(encoding="utf-8")
+    section = text.split('id="findings"')[1].split("</section>")[0]
+    assert "CT &lt;toy&gt;, by volume: 120 rows of 80 patients" in section
+    for model in ("zero_shot", "adapted"):
+        tuned = metrics["findings"]["models"][model]["metrics"]["f1_macro_tuned"]["value"]
+        assert f"{tuned:.3f}" in section
+    assert section.count("<tr>") == 2 + len(metrics["findings"]["models"]["adapted"]["metrics"]) + len(found.classes)
