@@ -6,7 +6,7 @@ A batch is that of `DataModule`; `patient` is the place, which all dates share.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +154,10 @@ class Satellite(DataModule):
             return layout.decoder(self.preset) if isinstance(layout, SatelliteLayout) else CropDecoder(self.preset)
         return SceneDecoder(self.preset, self.look(), self.tiling.reduce)
 
+    def preparation_facts(self) -> dict[str, Any]:
+        """See `DataModule.preparation_facts`; and the sensor, whose bands are stretched."""
+        return {**super().preparation_facts(), **({} if self.sensor is None else {"sensor": self.sensor.name})}
+
     def look(self) -> Look:
         """What is read of the scenes."""
         if self.sensor is None:
@@ -186,6 +190,11 @@ class Satellite(DataModule):
         self.rejects.note(self._placed.left_out)
         _say(f"{manifest.name}: {self._placed.assigned.summary()}")
         return self._placed.manifest
+
+    def split_facts(self) -> Mapping[str, Any]:
+        """How far training and test tiles are apart, where it is known where they lie."""
+        _ = self.manifest
+        return {} if self._placed is None else self._placed.assigned.facts(self.spatial)
 
     def read_folder(self, folder: str) -> Manifest:
         """All tiles of the scenes in a folder, or of one scene; pictures where there is no sensor."""

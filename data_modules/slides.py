@@ -174,6 +174,10 @@ class WholeSlides(DataModule):
         """See `DataModule.hashes`; and the tile plan."""
         return {**super().hashes(), "tiles": self.plan.digest}
 
+    def preparation_facts(self) -> dict[str, Any]:
+        """See `DataModule.preparation_facts`; the tile plan, or that features came from elsewhere."""
+        return {**super().preparation_facts(), "tiles": "unsigned" if self.embedding.unsigned else self.plan.digest}
+
     # From slides to bags
 
     def embed(self, backbone: nn.Module, device: torch.device) -> Embedded:

@@ -28,6 +28,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "domainvl.commands.embed:main",
         "make the features of slides ahead of training; can be killed and goes on",
     ),
+    "leakage": (
+        "domainvl.commands.leakage:main",
+        "look for patients, images and texts that splits or data sets share",
+    ),
     "report": ("domainvl.commands.report:main", "write a run's page: one HTML file to look at and to share"),
     "compare": (
         "domainvl.commands.compare:main",

@@ -53,12 +53,25 @@ class Assigned:
         split: Train, validate or test, `[N]`; None where a tile is left out.
         nearest: Metres from training to test tiles, at least; None when there are none within 100 km.
         buffer: Metres that were kept free; None for a random split, or one of the data set's own.
+        method: `spatial`, `random`, or `the data set's own`.
     """
 
     place: list[str]
     split: list[Split | None]
     nearest: float | None
     buffer: float | None
+    method: str
+
+    def facts(self, rule: SpatialSplit) -> dict[str, str | float | int | None]:
+        """What a reader of results has to know, for `metrics.json`."""
+        return {
+            "method": self.method,
+            "cell_m": None if self.buffer is None else rule.cell,
+            "buffer_m": self.buffer,
+            "nearest_train_test_m": self.nearest,
+            "looked_within_m": _FAR,
+            "left_out": self.split.count(None),
+        }
 
     def summary(self) -> str:
         """One line for people."""
@@ -78,7 +91,8 @@ def assign(rule: SpatialSplit, places: Footprints, own: Sequence[Split] | None =
         places: Where they lie.
         own: The data set's own split of them; it is kept, and only what it keeps apart is measured.
     """
-    if rule.method == "random" or own is not None:
+    method = rule.method if own is None else "the data set's own"
+    if method != "spatial":
         # Scenes of two dates have the same grid up to a fraction of a pixel; a millionth of a degree is 0.1 m.
         names = [f"{lon:.5f},{lat:.5f}" for lon, lat in zip(places.lon, places.lat, strict=True)]
     else:
@@ -86,12 +100,9 @@ def assign(rule: SpatialSplit, places: Footprints, own: Sequence[Split] | None =
     if own is None:
         known = {name: patient_split(name, rule.fractions, rule.seed) for name in dict.fromkeys(names)}
         own = [known[name] for name in names]
-        buffered = rule.method == "spatial" and len(places) > 0
-    else:
-        buffered = False
     split = np.array([SPLITS.index(name) for name in own], dtype=np.int64)
     buffer = None
-    if buffered:
+    if method == "spatial" and len(places):
         buffer = places.metres() if rule.buffer is None else rule.buffer
         # Test tiles all stay; validation tiles keep away from them, training tiles from both.
         for kept in (2, 1):
@@ -100,4 +111,4 @@ def assign(rule: SpatialSplit, places: Footprints, own: Sequence[Split] | None =
             split[lower[close]] = -1
     distance = gaps(places[np.flatnonzero(split == 0)], places[np.flatnonzero(split == 2)], _FAR)
     nearest = float(distance.min()) if len(distance) and np.isfinite(distance.min()) else None
-    return Assigned(names, [None if one < 0 else SPLITS[one] for one in split.tolist()], nearest, buffer)
+    return Assigned(names, [None if one < 0 else SPLITS[one] for one in split.tolist()], nearest, buffer, method)

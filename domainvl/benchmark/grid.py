@@ -2,7 +2,8 @@
 
 A recipe file is laid over the benchmarked recipe: what it changes counts, what it inherits from the same files does not
 count twice. A bare class name is looked up in the recipes beside the benchmarked one, because an adapter says nothing
-about the losses that train it.
+about the losses that train it. Where there is none, the recipe's own losses train it, as `fit --model.adapter` would
+have it, unless they are written for what one adapter alone makes.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ PROTOCOLS = ("few-shot", "base-to-novel", "cross-dataset", "domain-generalisatio
 """See `domainvl.evaluation.protocols`, which is not imported here, because it comes with numpy."""
 
 SEE = "python -m domainvl benchmark --help"
+
+_FEATURES = {"logits", "source"}
+"""Settings by which a loss says which features it reads; without them it reads those that every adapter makes."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +93,9 @@ def _variant(path: Path, base: dict[str, Any], word: str) -> tuple[str, dict[str
         return str(label), merged
     if word == adapter_of(base):
         return word, base
-    return word, recipes.merge(base, _change(_beside(path, word), path))
+    beside = _beside(path, word, base)
+    change = {"model": {"init_args": {"adapter": {"class_path": word}}}} if beside is None else _change(beside, path)
+    return word, recipes.merge(base, change)
 
 
 def _change(file: Path, path: Path) -> dict[str, Any]:
@@ -104,8 +110,11 @@ def _change(file: Path, path: Path) -> dict[str, Any]:
     return change
 
 
-def _beside(path: Path, name: str) -> Path:
-    """The recipe `<stem>-*.yaml` whose adapter is called `name`, next to the recipe or to one that it inherits from."""
+def _beside(path: Path, name: str, base: dict[str, Any]) -> Path | None:
+    """The recipe `<stem>-*.yaml` whose adapter is called `name`, next to the recipe or to one that it inherits from.
+
+    None where there is none and none is needed.
+    """
     candidates: dict[Path, str | None] = {}
     sources = recipes.sources(path)
     for source in sources:
@@ -120,8 +129,10 @@ def _beside(path: Path, name: str) -> Path:
         raise CommandError(f"--adapters {name}: several recipes use it; give one of the files", meant=[names], see=SEE)
     if found:
         return found[0]
-    losses = recipes.load([path]).get("model", {}).get("init_args", {}).get("objectives") or {}
-    known = {adapter for adapter in candidates.values() if adapter} | {str(adapter_of(recipes.load([path])))}
+    losses = base.get("model", {}).get("init_args", {}).get("objectives") or {}
+    if losses and not any(_FEATURES & set((loss or {}).get("init_args") or {}) for loss in losses.values()):
+        return None
+    known = {adapter for adapter in candidates.values() if adapter} | {str(adapter_of(base))}
     raise CommandError(
         f"--adapters {name}: no recipe {path.stem}-*.yaml uses it, so nothing says which losses train it",
         meant=near(name, known),

@@ -29,7 +29,8 @@ The same command again goes on where it was stopped or killed: finished cells ar
 Unlike elsewhere, several recipes are several data sets, not one merged recipe.
 
 An adapter is a class name (MMRL), which takes losses and settings from the recipe beside RECIPE that uses it
-(cxr-coop.yaml for CoOp), or such a recipe file. Adapters are told apart by their name or their file's.
+(cxr-coop.yaml for CoOp), or such a recipe file. Where there is none, RECIPE's own losses train it, if they name no
+features (logits, source). Adapters are told apart by their name or their file's.
 
 options:
 {options}

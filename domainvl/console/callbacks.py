@@ -17,6 +17,7 @@ from domainvl.console.facts import Facts
 from domainvl.console.log import CsvLog
 from domainvl.console.quiet import quieten
 from domainvl.console.signals import hold, release
+from domainvl.data.module import DataModule
 from domainvl.runs import Run
 
 
@@ -164,7 +165,8 @@ class Results(Callback):
         hashes = {**data.hashes(), **task.hashes()}
         draft = self.run.metrics.with_name(".metrics.json.tmp")
         facts = task.adapter.facts() if task.adapter is not None else {}
-        extra = {"adapter": facts} if facts else None
+        apart = data.split_facts() if isinstance(data, DataModule) else {}
+        extra = {name: dict(found) for name, found in (("adapter", facts), ("split_facts", apart)) if found}
         write_metrics(draft, measured, split=split, hashes=hashes, seed=self.seed, extra=extra)
         if self.save_adapter and task.adapter is not None:
             self._save_adapter(task, data, draft)
@@ -177,7 +179,7 @@ class Results(Callback):
         sys.stdout.flush()
 
     def _save_adapter(self, task: Any, data: Any, metrics: Path) -> None:
-        from domainvl.hub import save_adapter
+        from domainvl.hub import described, save_adapter
 
         scale = task.backbone.logit_scale
         save_adapter(
@@ -190,6 +192,8 @@ class Results(Callback):
             recipe=self.recipe,
             metrics=json.loads(metrics.read_text(encoding="utf-8")),
             logit_scale=scale if scale.requires_grad else None,
+            model=described(task.backbone),
+            preparation=data.preparation_facts(),
         )
 
     def _rejects(self, trainer: Trainer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,10 @@ class DataModule(LightningDataModule, ABC):
             )
         return preset
 
+    def prepare_as(self, preset: Preset) -> None:
+        """Prepare images as a backbone wants them, without a Trainer; a preset of the module's own counts first."""
+        self._preset = self._preset or preset
+
     def adopt(self, classes: Sequence[str], multilabel: bool, prompts: PromptSet | None = None) -> None:
         """Take classes and prompts from a saved adapter, so that predicting a folder needs no training data."""
         self._wanted = list(classes)
@@ -216,12 +221,20 @@ class DataModule(LightningDataModule, ABC):
         self._pairing = None
         self._sets.clear()
 
+    def preparation_facts(self) -> dict[str, Any]:
+        """What is done to inputs that the backbone does not ask for, as plain values; saved with adapters."""
+        return {} if self._preset is None else {"preset": asdict(self._preset)}
+
     def hashes(self) -> dict[str, str]:
         """What was split how: `split`, and `shots` when only some of the training images are used."""
         hashes = {"split": split_hash(self.manifest.records)}
         if self.shots is not None and "train" in self._sets:
             hashes["shots"] = split_hash(self._sets["train"].records)
         return hashes
+
+    def split_facts(self) -> Mapping[str, Any]:
+        """What there is to say of the splits besides their sizes, in plain values; empty for nothing."""
+        return {}
 
     def setup(self, stage: str) -> None:
         """Read tables, draw shots, read images that fit into memory."""

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from domainvl.evaluation.files import Measured
-from domainvl.evaluation.outcome import Outcome
 from domainvl.evaluation.predictions import Predictions
 from domainvl.evaluation.result import Intervals, evaluate
 
@@ -106,51 +103,6 @@ def evaluate_stain_shifts(
         if scanned.adapted is not None and other.adapted is not None:
             adapted[name] = _compared(scanned, scanned.adapted, other.adapted, seed, resamples)
     return StainShiftTable(zero_shot, adapted or None, len(set(scanned.patients)))
-
-
-@dataclass(frozen=True, eq=False)
-class StainEvaluation:
-    """An evaluation, and what it would be in other stains.
-
-    Attributes:
-        measured: Of the pictures as scanned.
-        stains: Of the same pictures in other stains.
-    """
-
-    measured: Measured
-    stains: StainShiftTable
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain types for JSON."""
-        return self.measured.as_dict() | {"stain_shifts": self.stains.as_dict()}
-
-
-class InStains(Outcome):
-    """An outcome, and what the same pictures give in other stains.
-
-    Args:
-        outcome: Of the pictures as scanned.
-        scanned: See `evaluate_stain_shifts`.
-        shifted: See `evaluate_stain_shifts`.
-    """
-
-    def __init__(self, outcome: Outcome, scanned: Predictions, shifted: Mapping[str, Predictions]) -> None:
-        self._outcome, self._scanned, self._shifted = outcome, scanned, shifted
-
-    def write(self, path: Path) -> None:
-        """See `Outcome`."""
-        self._outcome.write(path)
-
-    def measure(self, seed: int) -> StainEvaluation:
-        """See `Outcome`."""
-        return StainEvaluation(
-            self._outcome.measure(seed), evaluate_stain_shifts(self._scanned, self._shifted, seed=seed)
-        )
-
-    def show(self, measured: StainEvaluation) -> None:
-        """See `Outcome`."""
-        self._outcome.show(measured.measured)
-        measured.stains.show()
 
 
 def _compared(about: Predictions, before: Any, after: Any, seed: int, resamples: int) -> ShiftResult:

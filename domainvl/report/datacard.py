@@ -43,6 +43,7 @@ def data_card(record: Record) -> Markup:
                 ),
                 ("Terms of use", data.get("licence") or None),
                 ("Labels", _labels(data)),
+                ("Training and test places", _apart(record.metrics.get("split_facts") or {})),
             ]
         ),
         _splits(data.get("splits") or {}),
@@ -55,6 +56,21 @@ def _labels(data: Mapping[str, Any]) -> str | None:
     if "multilabel" not in data or not data.get("classes"):
         return None
     return "several per image, or none" if data["multilabel"] else "one per image"
+
+
+def _apart(facts: Mapping[str, Any]) -> str | None:
+    """How far test images are from training images, where images have places."""
+    if "nearest_train_test_m" not in facts:
+        return None
+    nearest = facts["nearest_train_test_m"]
+    beyond = f"more than {facts['looked_within_m'] / 1000:,.0f} km"
+    said = (
+        f"{beyond if nearest is None else f'at least {nearest:,.0f} m'} apart, edge to edge; split: {facts['method']}"
+    )
+    if facts["buffer_m"] is None:
+        return f"{said}, no buffer"
+    kept = f"buffer {facts['buffer_m']:,.0f} m, {facts['left_out']:,} left out"
+    return f"{said} by cells of {facts['cell_m']:,.0f} m, {kept}"
 
 
 def _splits(splits: Mapping[str, Any]) -> Markup | None:

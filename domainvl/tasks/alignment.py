@@ -166,7 +166,7 @@ class Alignment(Scoring):
         self.attach_objectives(offered)
 
     def _check_roles(self) -> None:
-        """Raise for a teacher or a queue that is wanted and not there."""
+        """Raise for a teacher, a queue or classes that are wanted and not there."""
         for role, component, name in (("ema", self.teacher, "teacher"), ("queue", self.queue, "queue")):
             readers = [
                 label
@@ -177,6 +177,13 @@ class Alignment(Scoring):
                 raise ValueError(
                     f"objective {readers[0]!r} reads {role}/..., which Alignment makes only with a {name}; set "
                     f"model.init_args.{name} (class_path: {name.capitalize()})"
+                )
+        for name, objective in self.objectives.items():
+            if not self.classes and "batch:label" in objective.needs:
+                raise ValueError(
+                    f"objective {name!r} ({type(objective).__name__}) compares images by their classes, and the data "
+                    f"have none; switch it off (--model.objectives.{name} null), or give data with classes (of "
+                    "captioned scenes by their file names: --data.layout.scenes true)"
                 )
 
     def _blank(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,14 +13,13 @@ from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.data.bank import PromptBank
 from domainvl.evaluation import Predictions
-from domainvl.evaluation.findings import FindingProtocol, FindingProtocolName
-from domainvl.evaluation.outcome import Outcome
-from domainvl.evaluation.stain_shift import InStains
+from domainvl.evaluation.findings import FindingProtocol, FindingProtocolName, evaluate_findings
+from domainvl.evaluation.outcome import Besides, Classified, Outcome
+from domainvl.evaluation.stain_shift import evaluate_stain_shifts
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Objective
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
-from domainvl.tasks.finding_outcome import FindingOutcome
 from domainvl.tasks.image_pass import CachedPass, ImagePass, Seen
 from domainvl.tasks.labelling import Labelling
 from domainvl.tasks.rows import Rows, array
@@ -180,16 +180,6 @@ class Classification(Labelling):
         self.forget()
         self._validated = Rows(rows, whole=True).predictions(self.classes, self.multilabel)
 
-    def outcome(self) -> Outcome:
-        """See `Labelling.outcome`; of a test also under the protocol, and in other stains."""
-        found = super().outcome()
-        if self.predictions is None:
-            return found
-        if self.findings is not None and self._validated is not None:
-            records = self.trainer.datamodule.manifest.records  # type: ignore[attr-defined]
-            found = FindingOutcome(self.findings, self.predictions, self._validated, records)
-        return InStains(found, self.predictions, self._shifted) if self._shifted else found
-
     def scored(self, batch: Batch) -> Features:
         """See `Labelling.scored`."""
         return self.features(batch["image"], text=self._evaluated, frozen_image=True)
@@ -212,3 +202,21 @@ class Classification(Labelling):
             name: rows.predictions(self.classes, self.multilabel, f"zero_shot {name}", f"adapted {name}")
             for name in names
         }
+
+    def outcome(self) -> Outcome:
+        """Class probabilities of the last evaluation, also under the protocol and in other stains where asked for."""
+        if self.predictions is None:
+            return super().outcome()
+        besides: dict[str, Besides] = {}
+        if self.findings is not None and self._validated is not None:
+            test, validation = (self._under(self.findings, one) for one in (self.predictions, self._validated))
+            besides["findings"] = partial(evaluate_findings, self.findings, test, validation)
+        if self._shifted:
+            besides["stain_shifts"] = partial(evaluate_stain_shifts, self.predictions, self._shifted)
+        return Classified(self.predictions, besides)
+
+    def _under(self, protocol: FindingProtocol, predictions: Predictions) -> Predictions:
+        """Reconstructions of a scan share patient and study."""
+        records = self.trainer.datamodule.manifest.records  # type: ignore[attr-defined]
+        scans = {record.id: f"{record.patient}\n{record.study or record.id}" for record in records}
+        return protocol.apply(predictions, [scans[name] for name in predictions.ids])

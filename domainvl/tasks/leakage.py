@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,26 @@ def leakage_of(data: Any, cache: float = 0.0) -> Leakage | None:
     return check_leakage(
         {str(name): _content(images, name, data.loading.readers, cache) for name, images in sets.items()}
     )
+
+
+def leakage_between(learned: tuple[str, DataModule], tested: tuple[str, DataModule], cache: float = 0.0) -> Leakage:
+    """Compare the training images of one data set with the test images of another.
+
+    Patients are not compared: what two data sets call them has nothing to do with each other.
+
+    Args:
+        learned: A name for the result, and the data set that something was learned from.
+        tested: The same of the one that it is tested on.
+        cache: See `leakage_of`.
+    """
+    contents: dict[str, SplitContent] = {}
+    for (name, data), split in ((learned, _ORDER[0]), (tested, _ORDER[2])):
+        images = data.images_of(split)
+        if not len(images):
+            raise ValueError(f"leakage_between: {name} has no {split} images to compare")
+        found = _content(images, f"{name} {split}", data.loading.readers, cache)
+        contents[f"{name} {split}"] = replace(found, patients=[f"{name} {patient}" for patient in found.patients])
+    return check_leakage(contents)
 
 
 @rank_zero_only

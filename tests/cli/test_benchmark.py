@@ -83,6 +83,17 @@ def test_a_word_stands_for_a_recipe(word, label, adapter):
     assert (losses["stay_text"] is None) == (adapter not in ("MMRL", "MMRLpp"))
 
 
+@pytest.mark.parametrize("recipe", ["satellite.yaml", "satellite-random.yaml"])
+def test_losses_that_read_what_every_adapter_makes_train_any(recipe):
+    """Random and spatial splits beside each other, with adapters that no recipe is written for."""
+    base = recipes.load([RECIPES / recipe])
+    found = dataset(RECIPES / recipe, ["LoRA", "CoOp"]).variants
+    assert found["LoRA"] == base
+    assert found["CoOp"]["model"]["init_args"]["adapter"] == {"class_path": "CoOp"}
+    assert {**found["CoOp"], "model": None} == {**base, "model": None}
+    assert found["CoOp"]["model"]["init_args"]["objectives"] == base["model"]["init_args"]["objectives"]
+
+
 def test_settings_of_the_benchmarked_recipe_outlive_the_adapter(tmp_path):
     own = f"base: {RECIPES / 'cxr.yaml'}\ntrainer: {{max_epochs: 3}}\n"
     own += "data: {init_args: {loading: {batch_size: 5}}}\n"

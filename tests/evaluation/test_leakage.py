@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from domainvl import samples
-from domainvl.evaluation.image_copies import Fingerprints, _packed, _Tables, copies, identical
+from domainvl.evaluation.image_copies import Fingerprints, copies, identical
 from domainvl.evaluation.leakage import SplitContent, check_leakage
 from domainvl.evaluation.text_copies import text_copies
 
@@ -126,20 +126,35 @@ def test_what_is_no_picture_is_refused(picture, message):
         Fingerprints.of([picture])
 
 
-def test_tables_find_what_all_pairs_find():
-    generator = np.random.default_rng(0)
-    items = generator.random((400, 255)) < 0.5
-    queries = items[:200].copy()
-    flips = np.repeat([0, 5, 12, 20], 50)
-    for query, count in zip(queries, flips, strict=True):
-        query[generator.choice(255, count, replace=False)] ^= True
-    found = {(query, item): distance for query, item, distance in _Tables(items).search(queries).tolist()}
-    distances = (queries[:, None] != items[None]).sum(axis=2)
-    expected = {(int(q), int(i)): int(distances[q, i]) for q, i in np.argwhere(distances <= 40)}
-    assert len(expected) == 200
-    assert found == expected
-    words = _packed(items)
-    assert (np.bitwise_count(words[0] ^ words[1]).sum() == (items[0] != items[1]).sum()).all()
+def drawn(kind, seed, side=96):
+    """What has little structure, or much of the same."""
+    rng = np.random.default_rng(seed)
+    rows, columns = np.meshgrid(np.arange(side), np.arange(side), indexing="ij")
+    angle = rng.uniform(0, np.pi)
+    along = rows * np.sin(angle) + columns * np.cos(angle)
+    noise = rng.normal(0, 4, (side, side))
+    if kind == "smooth":
+        coarse = Image.fromarray(rng.uniform(60, 200, (7, 7)).astype(np.uint8))
+        found = np.asarray(coarse.resize((side, side), Image.BICUBIC)) + noise
+    elif kind == "furrows":
+        found = 120 + 30 * np.sin(along / rng.uniform(1.0, 2.0)) + noise
+    elif kind == "road":
+        found = np.where(abs(along - along.mean()) < 3, 200, 90) + noise
+    else:
+        across = rows * np.cos(angle) - columns * np.sin(angle)
+        roofs = rng.random((64, 64)) < 0.5
+        found = np.where(roofs[(along // 9).astype(int) % 64, (across // 9).astype(int) % 64], 190, 100) + noise
+    return found.clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["smooth", "furrows", "road", "roofs"])
+def test_land_that_looks_alike_is_told_from_copies(kind):
+    first, second = ([drawn(kind, seed) for seed in range(start, start + 40)] for start in (0, 40))
+    known = Fingerprints.of(first)
+    assert copies(known, Fingerprints.of(second)) == []
+    planted = [jpeg(first[3], 60), crop(first[9], 0.05, 0.3, 0.8), first[20][5:], np.rot90(first[33])]
+    expected = [(row, place + 40) for place, row in enumerate((3, 9, 20, 33))]
+    assert copies(known, Fingerprints.of([*second, *planted])) == expected
 
 
 NORMAL = "The lungs are clear. No pleural effusion or pneumothorax. The heart is not enlarged."

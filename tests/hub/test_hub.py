@@ -84,7 +84,7 @@ def test_files_and_what_they_hold(saved):
     assert {p.name for p in saved.iterdir()} == {"domainvl.json", "domainvl.safetensors", "README.md", "recipe.yaml"}
     assert [p.name for p in saved.parent.iterdir()] == ["adapter"]
     values = json.loads((saved / "domainvl.json").read_text())
-    assert values["format_version"] == 1
+    assert values["format_version"] == 2
     assert values["adapter"] == "MMRL"
     assert values["init_args"]["width"] == 16
     assert values["versions"]["domainvl"]
@@ -174,7 +174,7 @@ SPEC = {"kind": "Toy", "name": "n", "revision": None, "weights": "w", "preset": 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, r"newer.*pip install -U domainvl"),
+        ({"format_version": 3}, r"newer.*pip install -U domainvl"),
         ({"format_version": "1"}, "format_version"),
         ({"adapter": "os.system"}, r"'os.system'; known are .*CoOp.*LinearProbe, LoRA, MMRL"),
         ({"adapter": "Adapter"}, "known are"),

@@ -82,6 +82,28 @@ def test_numbers_on_the_page_are_those_of_the_run(tmp_path):
         assert shown in text
 
 
+@pytest.mark.parametrize(
+    ("nearest", "buffer", "said"),
+    [
+        (
+            1000.4,
+            960.0,
+            "at least 1,000 m apart, edge to edge; split: spatial by cells of 4,000 m, buffer 960 m, 12 left out",
+        ),
+        (None, 960.0, "more than 100 km apart, edge"),
+        (0.0, None, "at least 0 m apart, edge to edge; split: spatial, no buffer"),
+    ],
+)
+def test_places_of_tiles_stand_in_the_data_card(tmp_path, nearest, buffer, said):
+    folder = run_folder(tmp_path / "run")
+    assert "Training and test places" not in write_report(folder).read_text()
+    metrics = json.loads((folder / "metrics.json").read_text())
+    facts = {"method": "spatial", "cell_m": 4000.0, "buffer_m": buffer, "nearest_train_test_m": nearest}
+    metrics["split_facts"] = {**facts, "looked_within_m": 100_000.0, "left_out": 12}
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    assert said in write_report(folder).read_text()
+
+
 def test_other_stains_have_a_table(tmp_path):
     folder = run_folder(tmp_path / "run")
     table = evaluate_stain_shifts(predictions(), {"faded": predictions(adapted=0.5)}, seed=1, resamples=50)

@@ -57,7 +57,9 @@ def test_places_are_split_with_all_their_dates(scenes, capsys):
     assert "nearest train-test pair" in said
     left_out = 576 - len(records)
     assert f"{left_out} tiles left out within it" in said
-    assert len(data.rejects.notes) == left_out
+    assert len(data.rejects.notes) == data.split_facts()["left_out"] == left_out
+    facts = data.split_facts()
+    assert facts["nearest_train_test_m"] is None or facts["nearest_train_test_m"] >= facts["buffer_m"] > 0
     assert len(data.rejects) == 0
 
 
@@ -96,6 +98,7 @@ def test_a_random_split_has_neighbours(scenes, capsys):
     data = module(scenes, split=SpatialSplit(method="random"))
     assert len(data.manifest.records) == 576
     assert "nearest train-test pair 0 m" in capsys.readouterr().err
+    assert (data.split_facts()["method"], data.split_facts()["nearest_train_test_m"]) == ("random", 0.0)
 
 
 def test_the_tables_own_splits_are_kept(tmp_path, capsys):
@@ -105,6 +108,7 @@ def test_the_tables_own_splits_are_kept(tmp_path, capsys):
     data = module(tmp_path)
     assert [record.split for record in data.manifest.records] == ["train"] * 12 + ["test"] * 4
     assert "nearest train-test pair 0 m" in capsys.readouterr().err
+    assert (data.split_facts()["method"], data.split_facts()["buffer_m"]) == ("the data set's own", None)
 
 
 def test_a_folder_of_scenes_is_predicted_tile_by_tile(scenes):
