@@ -11,7 +11,6 @@ from data_modules.readers.generic import ClassFolders, ImageTable
 from data_modules.readers.image import SUFFIXES, read_image
 from data_modules.readers.layout import Layout
 from data_modules.readers.pages import PatchFiles
-from domainvl.data.augment import Augment
 from domainvl.data.labels import LabelPolicy, PolicyName
 from domainvl.data.loading import Loading
 from domainvl.data.manifest import Manifest
@@ -20,6 +19,7 @@ from domainvl.data.paths import existing_root
 from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
 from domainvl.data.splits import SplitRule
+from domainvl.data.stain.augment import HistologyAugment
 from domainvl.data.stain.shift import STAIN_SHIFTS, StainShift
 from domainvl.data.texts.views import TextViews
 
@@ -51,7 +51,7 @@ class HistologyPatches(DataModule):
         shots: Training patients per class.
         seed: Seed of shots and order.
         preset: Preprocessing.
-        augment: Random changes to training pictures; `HistologyAugment` has stains among them.
+        augment: Random changes to training pictures, stains among them.
         split: How patients are split.
         loading: How batches are made.
         texts: Texts that go with the pictures.
@@ -74,7 +74,7 @@ class HistologyPatches(DataModule):
         shots: int | None = None,
         seed: int | None = None,
         preset: Preset | None = None,
-        augment: Augment | None = None,
+        augment: HistologyAugment | None = None,
         split: SplitRule = SplitRule(),
         loading: Loading = Loading(),
         texts: TextViews | None = None,

@@ -66,6 +66,7 @@ _READERS = (
     Reader("SimpleITK", "SimpleITK", "NIfTI, NRRD and MetaImage"),
     Reader("openslide", "openslide-python", "whole slides"),
     Reader("tifffile", "tifffile", "pyramidal TIFF"),
+    Reader("simplejpeg", "simplejpeg", "JPEG tiles of slides"),
     Reader("imagecodecs", "imagecodecs", "JPEG 2000 tiles"),
     Reader("h5py", "h5py", "HDF5 features"),
     Reader("rasterio", "rasterio", "GeoTIFF"),
