@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -63,9 +62,6 @@ def check(verb: str, arguments: Arguments, suffixes: Sequence[str]) -> None:
     workers = arguments.option("--workers")
     if workers is not None and not workers.isdigit():
         raise CommandError(f"--workers must be a whole number from 0, got {workers!r}", see=_see(verb))
-    # Read when torch is loaded. Threads that wait for each other by spinning take the cores of the readers beside them:
-    # 29 to 69 % of the speed on two busy cores (docs/predict.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def existing(verb: str, path: Path, what: str) -> None:
