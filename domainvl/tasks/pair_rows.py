@@ -113,7 +113,7 @@ class Aligned(Outcome):
         """
         write_alignment(path, self.predictions, self._retrieved)
         if self.leakage is not None:
-            write_shared(path.with_name("shared.csv"), self.leakage)
+            write_shared(path.with_name("shared.csv"), [self.leakage])
 
     def measure(self, seed: int) -> AlignmentEvaluation:
         """See `Outcome`."""
