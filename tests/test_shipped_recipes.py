@@ -24,7 +24,7 @@ GAINS = {
     "cxr-coop": 0.03,
     "cxr-lora": 0.10,
     "cxr-probe": 0.10,
-    "histo": 0.02,
+    "histo": 0.03,
     "satellite": 0.02,
     "slides": 0.02,
 }
