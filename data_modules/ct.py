@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from data_modules.cxr import NORMAL
 from data_modules.readers.dicom_series import is_dicom, series_files
@@ -200,6 +201,10 @@ class CTVolumes(DataModule):
         if self.organs is None:
             return volumes
         return OrganDecoder(volumes, self.preparation.organ_store(), self.organs, self._maps)
+
+    def preparation_facts(self) -> dict[str, Any]:
+        """See `DataModule.preparation_facts`; and what is kept of a volume."""
+        return {**super().preparation_facts(), "crop": self.preparation.crop, "region": self.preparation.region}
 
     @property
     def organ_names(self) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor
 
@@ -10,8 +11,6 @@ from data_modules.readers.generic import ClassFolders, ImageTable
 from data_modules.readers.image import SUFFIXES, read_image
 from data_modules.readers.layout import Layout
 from data_modules.readers.pages import PatchFiles
-from domainvl.data.augment import Augment
-from domainvl.data.decoder import Decoder
 from domainvl.data.labels import LabelPolicy, PolicyName
 from domainvl.data.loading import Loading
 from domainvl.data.manifest import Manifest
@@ -20,7 +19,8 @@ from domainvl.data.paths import existing_root
 from domainvl.data.preset import Preset
 from domainvl.data.prompts import PromptSet
 from domainvl.data.splits import SplitRule
-from domainvl.data.stain.shift import StainShift
+from domainvl.data.stain.augment import HistologyAugment
+from domainvl.data.stain.shift import STAIN_SHIFTS, StainShift
 from domainvl.data.texts.views import TextViews
 
 TEMPLATES = (
@@ -43,14 +43,15 @@ class HistologyPatches(DataModule):
     Args:
         root: Folder that holds the patches.
         layout: `ImageTable` with its columns, or a public data set; without a root, how the samples are read.
-        stain: Show pictures in another stain, to see what that costs (`STAIN_SHIFTS`); training pictures too.
+        stain: Show pictures in another stain; training pictures too.
+        stain_shifts: Test under all of `STAIN_SHIFTS` beside the pictures as they are, to see what other stains cost.
         classes: Classes to use, in this order; all when None.
         prompts: See `DataModule`, as for all that follow.
         labels: What uncertain and blank labels count as.
         shots: Training patients per class.
         seed: Seed of shots and order.
         preset: Preprocessing.
-        augment: Random changes to training pictures; `HistologyAugment` has stains among them.
+        augment: Random changes to training pictures, stains among them.
         split: How patients are split.
         loading: How batches are made.
         texts: Texts that go with the pictures.
@@ -66,13 +67,14 @@ class HistologyPatches(DataModule):
         *,
         layout: Layout | None = None,
         stain: StainShift | None = None,
+        stain_shifts: bool = False,
         classes: Sequence[str] | None = None,
         prompts: PromptSet | None = None,
         labels: PolicyName | LabelPolicy = "ignore",
         shots: int | None = None,
         seed: int | None = None,
         preset: Preset | None = None,
-        augment: Augment | None = None,
+        augment: HistologyAugment | None = None,
         split: SplitRule = SplitRule(),
         loading: Loading = Loading(),
         texts: TextViews | None = None,
@@ -93,12 +95,19 @@ class HistologyPatches(DataModule):
         )
         self.root = root
         self.stain = stain
+        self.stain_shifts = stain_shifts
         self._layout = layout
 
     @property
-    def decoder(self) -> Decoder:
+    def decoder(self) -> _Stained:
         """JPEG, PNG, TIFF, BMP, and pictures that lie in h5 and npy files."""
         return _Stained(self.preset, self.stain)
+
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """See `DataModule`; in a test also the pictures in other stains, as `image@stain NAME`."""
+        shifts = STAIN_SHIFTS if self.stain_shifts and self.trainer is not None and self.trainer.testing else {}
+        shown = {f"image@stain {name}": self.decoder.shifted(batch["image"], shift) for name, shift in shifts.items()}
+        return super().on_after_batch_transfer(batch, dataloader_idx) | shown
 
     def hashes(self) -> dict[str, str]:
         """See `DataModule.hashes`; with another stain also which."""
@@ -137,4 +146,8 @@ class _Stained(PatchFiles):
 
     def finish(self, batch: Tensor) -> Tensor:
         """See `Decoder.finish`."""
-        return super().finish(batch if self.stain is None else self.stain(batch))
+        return self.shifted(batch, self.stain)
+
+    def shifted(self, batch: Tensor, stain: StainShift | None) -> Tensor:
+        """Pixels as the tower takes them, in another stain."""
+        return super().finish(batch if stain is None else stain(batch))

@@ -78,6 +78,7 @@ class Satellite(DataModule):
     """
 
     name = "satellite images"
+    suffixes = PICTURES
 
     def __init__(
         self,
@@ -153,6 +154,10 @@ class Satellite(DataModule):
             layout = self._layout
             return layout.decoder(self.preset) if isinstance(layout, SatelliteLayout) else CropDecoder(self.preset)
         return SceneDecoder(self.preset, self.look(), self.tiling.reduce)
+
+    def preparation_facts(self) -> dict[str, Any]:
+        """See `DataModule.preparation_facts`; and the sensor, whose bands are stretched."""
+        return {**super().preparation_facts(), **({} if self.sensor is None else {"sensor": self.sensor.name})}
 
     def look(self) -> Look:
         """What is read of the scenes."""

@@ -37,8 +37,35 @@ from domainvl.data.prompts import PromptSet
 from domainvl.data.rejects import Reject
 from domainvl.data.splits import SplitRule
 
-_PROMPTS = ["a histology patch showing {}.", "an h&e image of tissue with {}."]
-_NEGATIVES = ["a histology patch showing no {}.", "an h&e image of tissue without {}."]
+_TEMPLATES = (
+    "a histology patch showing {}.",
+    "a histology patch of {}.",
+    "a histology image of {}.",
+    "a histology slide with {}.",
+    "a histologic section with {}.",
+    "histopathology of {}.",
+    "a histopathology image showing {}.",
+    "a pathology slide showing {}.",
+    "an h&e image of {}.",
+    "an h&e image showing {}.",
+    "an h&e image of tissue with {}.",
+    "an h&e patch with {}.",
+    "an h&e stained image of {}.",
+    "an h&e stained section with {}.",
+    "h&e: {}.",
+    "a microscope image of {}.",
+    "a microscope image with {}.",
+    "a microscope image of tissue with {}.",
+    "a photomicrograph of {}.",
+    "a photomicrograph showing {}.",
+    "{} in an h&e stained section.",
+    "{}, seen under the microscope.",
+)
+"""As many as MI-Zero's. All name the kind of picture, which models that saw more than histology need."""
+_YES_NO = (
+    ["a histology patch showing {}.", "an h&e image of tissue with {}."],
+    ["a histology patch showing no {}.", "an h&e image of tissue without {}."],
+)
 
 
 class WholeSlides(DataModule):
@@ -112,7 +139,7 @@ class WholeSlides(DataModule):
 
     def default_prompts(self, multilabel: bool) -> PromptSet:
         """A tissue is there or not; a single class is what the slide shows."""
-        return PromptSet(_PROMPTS, _NEGATIVES) if multilabel else PromptSet(_PROMPTS)
+        return PromptSet(*_YES_NO) if multilabel else PromptSet(list(_TEMPLATES))
 
     def read_manifest(self) -> Manifest:
         """The data set; every slide is opened, and all that state no resolution are named at once."""
@@ -146,6 +173,10 @@ class WholeSlides(DataModule):
     def hashes(self) -> dict[str, str]:
         """See `DataModule.hashes`; and the tile plan."""
         return {**super().hashes(), "tiles": self.plan.digest}
+
+    def preparation_facts(self) -> dict[str, Any]:
+        """See `DataModule.preparation_facts`; the tile plan, or that features came from elsewhere."""
+        return {**super().preparation_facts(), "tiles": "unsigned" if self.embedding.unsigned else self.plan.digest}
 
     # From slides to bags
 

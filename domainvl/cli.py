@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import select
 import sys
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -17,7 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "fit": ("domainvl.commands.fit:main", "adapt a model to labelled images, then test it beside zero-shot"),
     "validate": ("domainvl.commands.evaluate:validate", "measure on the validation split"),
     "test": ("domainvl.commands.evaluate:test", "measure on the test split"),
-    "predict": ("domainvl.commands.predict:main", "write class probabilities for images without labels"),
+    "predict": ("domainvl.commands.predict:main", "write class probabilities for images without labels, however many"),
     "prepare": ("domainvl.commands.prepare:main", "make a data set's volumes as the model takes them, before any run"),
     "map": ("domainvl.commands.map:main", "score the tiles of a satellite scene and write a georeferenced map"),
     "benchmark": (
@@ -26,7 +28,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "embed": (
         "domainvl.commands.embed:main",
-        "make the features of slides ahead of training; can be killed and goes on",
+        "write features of images and texts, and of slides ahead of training",
     ),
     "leakage": (
         "domainvl.commands.leakage:main",
@@ -62,9 +64,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after the program's name; those of this process when None.
 
     Returns:
-        The exit status: 0 done, 1 failed, 2 a wrong command line or recipe, 130 or 143 interrupted.
+        The exit status: 0 done, 1 failed, 2 a wrong command line or recipe, 130 or 143 interrupted, 141
+        nobody reads the output any more.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _run(list(sys.argv[1:] if argv is None else argv))
+        # Here and not when the interpreter ends, where nobody could catch what this may raise.
+        sys.stdout.flush()
+        return status
+    except CommandError as error:
+        print(error.text(), file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        if not _unread():
+            raise
+        return 141
+
+
+def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         _parser().print_help()
         return 0
@@ -72,14 +92,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"domainvl {__version__}")
         return 0
     verb, *rest = words
-    try:
-        return _load(verb)(rest)
-    except CommandError as error:
-        print(error.text(), file=sys.stderr)
-        return error.status
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+    return _load(verb)(rest)
+
+
+def _unread() -> bool:
+    """Whether the reader of what this process says has gone (`| head`); what is left to say is then dropped."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream.fileno(), select.POLLOUT)
+        if any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+            gone = True
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+    return gone
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from domainvl.inputs import Pictures
 from domainvl.model import Model
 
 FILE = "model.onnx"
@@ -46,6 +47,13 @@ def write_onnx(model: Model, folder: Path) -> float:
         The largest difference of a probability that was found.
     """
     name = model.card.adapter
+    if not isinstance(model.inputs, Pictures):
+        raise ValueError(
+            f"--onnx: this {name} adapter takes {model.inputs.noun}s, and only models of pictures are written; export "
+            "it without --onnx"
+        )
+    if not model.classes:
+        raise ValueError(f"--onnx: this {name} adapter names no classes to score; export it without --onnx")
     if model.adapter.text_per_image:
         raise ValueError(
             f"--onnx: {name} makes other class texts for every image, so no matrix of them can be written into a file; "

@@ -103,6 +103,17 @@ def test_no_merge_was_left_half_done():
     assert [str(path) for path in texts if marks.search(path.read_text(encoding="utf-8"))] == []
 
 
+def test_pages_point_to_what_is_there():
+    rooms = "data_modules|docs|domainvl|examples|recipes|tests"
+    lost = []
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]:
+        text = page.read_text(encoding="utf-8")
+        links = [page.parent / link for link in re.findall(r"\]\((?![a-z]+:|#)([^)#\s]+)", text)]
+        named = [ROOT / path for path in re.findall(rf"`((?:{rooms})/[\w./-]+)`", text)]
+        lost += [f"{page.name}: {path.relative_to(ROOT)}" for path in [*links, *named] if not path.exists()]
+    assert lost == []
+
+
 @pytest.mark.parametrize(
     "command",
     [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy"]],

@@ -8,6 +8,7 @@ import pytest
 from safetensors import safe_open
 from slide_truth import check_slides
 
+import domainvl
 from domainvl.cli import main
 from domainvl.recipes import load
 from domainvl.samples import write
@@ -45,6 +46,10 @@ LESS = {
     "ct-slice-attention": FEW,
     "ct-st-adapter": FEW,
     "cxr-align-llm": SHORT,
+    "cxr-cocoop": SHORT,
+    "cxr-crane": SHORT,
+    "cxr-dora": SHORT,
+    "cxr-lora-mmrl": SHORT,
     "histo-quilt": SHORT,
     "satellite": ["--trainer.max_epochs", "20"],
     "satellite-random": SHORT,
@@ -97,6 +102,8 @@ def test_recipe_runs_as_shipped(path, tmp_path, capsys, request):
     assert names >= {"domainvl.json", "domainvl.safetensors", "README.md", "recipe.yaml"}
     with safe_open(run / "adapter" / "domainvl.safetensors", framework="pt") as file:
         assert list(file.keys())
+    card = json.loads((run / "adapter" / "domainvl.json").read_text())
+    assert domainvl.load(run, device="cpu").classes == card["classes"]
 
     again = tmp_path / "again"
     assert main(["test", str(path), "--adapter", str(run / "adapter"), "--run-dir", str(again), *data]) == 0

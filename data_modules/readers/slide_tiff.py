@@ -1,4 +1,4 @@
-"""Tiled TIFF and SVS by tifffile and imagecodecs: whole tiles are decoded, a fifth of OpenSlide's cost or less.
+"""Tiled TIFF and SVS by tifffile, simplejpeg and imagecodecs: whole tiles, a fifth of OpenSlide's cost or less.
 
 Only what decodes to the same bits as in OpenSlide is read here: Aperio and plain pyramids with RGB tiles. Aperio's JPEG
 2000 in YCbCr (33003) needs a colour transform of its own and is left to OpenSlide, as are all other formats.
@@ -20,8 +20,8 @@ from threading import Lock, local
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from PIL import Image
 
+from data_modules.readers.jpeg_tile import SCALE, jpeg_head, jpeg_pixels
 from data_modules.readers.slide import WHITE, Level, Pixels, SlideReader, checked_mpp, shrunk
 from domainvl.data.rejects import UnreadableImage
 
@@ -31,9 +31,8 @@ if TYPE_CHECKING:
 _JPEG, _JPEG2000 = 7, (33005, 34712)
 _PLAIN = (1, 5, 8, 32946)
 """Nothing, LZW and Deflate."""
-_SCALE = 8
-"""JPEG's blocks have so many pixels along a side; down to one of them is decoded."""
 _END = b"\xff\xd9"
+"""Of a JPEG 2000 stream."""
 _RGB, _YCBCR = 2, 6
 _UNITS = {2: 25400.0, 3: 10000.0}
 """Microns in a TIFF's inch and centimetre."""
@@ -55,8 +54,7 @@ class TiledLevel:
         offsets: Where each tile begins in the file.
         counts: Its bytes; 0 where the scanner stored none.
         compression: TIFF's number.
-        colours: TIFF's number of the colour space.
-        tables: Quantisation and Huffman tables that its tiles share.
+        head: What belongs in front of its JPEG tiles; empty for others.
         page: Number of its page, for what only tifffile can unpack.
     """
 
@@ -66,8 +64,7 @@ class TiledLevel:
     offsets: tuple[int, ...] = field(repr=False)
     counts: tuple[int, ...] = field(repr=False)
     compression: int
-    colours: int
-    tables: bytes | None = field(repr=False)
+    head: bytes = field(repr=False)
     page: int
 
     @property
@@ -77,7 +74,7 @@ class TiledLevel:
 
     def scale(self, shrink: int) -> int:
         """How many times smaller than stored a tile can be decoded when it is to be shrunk so many times."""
-        return math.gcd(shrink, _SCALE, *self.tile) if self.compression == _JPEG else 1
+        return math.gcd(shrink, SCALE, *self.tile) if self.compression == _JPEG else 1
 
 
 def is_tiff(path: Path) -> bool:
@@ -206,8 +203,7 @@ class TiffSlide(SlideReader):
         """A tile with every square of `shrink` pixels averaged, by the decoder as far as it can."""
         tiled = self._tiled[level]
         scale = 1 if self._exact else tiled.scale(shrink)
-        # imagecodecs writes to contiguous memory alone.
-        if scale == shrink and (scale > 1 or out.flags.c_contiguous):
+        if scale == shrink:
             return self._decoded(tiled, number, scale, out)
         return shrunk(self._decoded(tiled, number, scale, self._scratch(level, scale)), shrink // scale, out)
 
@@ -217,29 +213,23 @@ class TiffSlide(SlideReader):
             return out
         data = self._packed(tiled.offsets[number], tiled.counts[number])
         try:
-            if scale > 1:
-                out[:] = _scaled(tiled, data, scale)
+            if tiled.compression == _JPEG:
+                jpeg_pixels(tiled.head, data, scale, out)
+            elif tiled.compression in _JPEG2000:
+                _jpeg2000_pixels(data, out)
             else:
-                self._unpacked(tiled, data, number, out)
+                self._plain(tiled, data, number, out)
         except (RuntimeError, ValueError, TypeError, OverflowError) as error:
             # imagecodecs' errors are RuntimeErrors.
             raise UnreadableImage(f"a tile is damaged: {str(error)[:60]}") from error
         return out
 
-    def _unpacked(self, tiled: TiledLevel, data: bytes, number: int, out: Pixels) -> None:
-        import imagecodecs
-
-        if tiled.compression == _JPEG:
-            stored = "YCBCR" if tiled.colours == _YCBCR else "RGB"
-            imagecodecs.jpeg8_decode(data, tables=tiled.tables, colorspace=stored, outcolorspace="RGB", out=out)
-        elif tiled.compression in _JPEG2000:
-            imagecodecs.jpeg2k_decode(data, out=out)
-        else:
-            out[:] = WHITE
-            pixels = self._page(tiled.page).decode(data, number)[0]
-            # At the lower and right edges tifffile gives the part that lies on the slide.
-            if pixels is not None:
-                out[: pixels.shape[1], : pixels.shape[2]] = pixels[0]
+    def _plain(self, tiled: TiledLevel, data: bytes, number: int, out: Pixels) -> None:
+        out[:] = WHITE
+        pixels = self._page(tiled.page).decode(data, number)[0]
+        # At the lower and right edges tifffile gives the part that lies on the slide.
+        if pixels is not None:
+            out[: pixels.shape[1], : pixels.shape[2]] = pixels[0]
 
     def _packed(self, offset: int, count: int) -> bytes:
         """Bytes of the file, by a handle of this process; reading at an offset, threads do not disturb each other."""
@@ -262,14 +252,17 @@ class TiffSlide(SlideReader):
             return self._pages[number]
 
 
-def _scaled(tiled: TiledLevel, data: bytes, scale: int) -> Pixels:
-    """A JPEG tile decoded at a half, a quarter or an eighth of its size."""
-    wide, high = (length // scale for length in tiled.tile)
-    stored = "YCbCr" if tiled.colours == _YCBCR else "RGB"
-    # Tables are a stream without a picture, and their end would be taken for the picture's. Pillow wants an end, which
-    # imagecodecs does not: what one of them reads the other has to read too.
-    stream = (data if tiled.tables is None else tiled.tables.removesuffix(_END) + data[2:]) + _END
-    return np.asarray(Image.frombytes("RGB", (wide, high), stream, "jpeg", "RGB", stored, scale, 0))
+def _jpeg2000_pixels(data: bytes, out: Pixels) -> None:
+    import imagecodecs
+
+    # OpenJPEG decodes what was overwritten by zeros without a word; padding behind the end is no damage.
+    if not data.rstrip(b"\0").endswith(_END):
+        raise ValueError("its end is missing")
+    # imagecodecs writes to contiguous memory alone.
+    if out.flags.c_contiguous:
+        imagecodecs.jpeg2k_decode(data, out=out)
+    else:
+        np.copyto(out, imagecodecs.jpeg2k_decode(data))
 
 
 class Unfit(Exception):
@@ -300,8 +293,7 @@ def _levels(tiff: TiffFile) -> tuple[TiledLevel, ...]:
                 tuple(page.dataoffsets),
                 tuple(page.databytecounts),
                 int(page.compression),
-                int(page.photometric),
-                page.jpegtables,
+                jpeg_head(page.jpegtables, page.photometric == _YCBCR) if page.compression == _JPEG else b"",
                 number,
             )
         )

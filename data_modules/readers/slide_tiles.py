@@ -15,7 +15,7 @@ from data_modules.readers.slide import SlideReader
 from data_modules.readers.tissue import Tissue
 from domainvl.data.feature_file import Geometry, Places, read_places, write_places
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ class TilePlan:
         across, down = (grid * (self.size - self.overlap) * step for grid in grids)
         # A tile has at least eight pixels of mask along a side.
         coarse = min(self.tissue.mpp, self.size * self.mpp / 8)
-        mask = self.tissue.mask(slide.overview(coarse))
+        pixels, lost = slide.surveyed(coarse)
+        # What cannot be seen may be tissue; its tiles are tried, and told when they cannot be read either.
+        mask = self.tissue.mask(pixels) | lost
         scale = slide.mpp / coarse
         share = _share(mask, across * scale, down * scale, self.size * self.mpp / coarse)
         rows, columns = np.nonzero(share >= self.share)

@@ -6,8 +6,6 @@ and any number of processes may work on the same slides: each takes what nobody 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -37,8 +35,7 @@ NO_TISSUE = "no tile has enough tissue"
 def maker_of(backbone: Backbone, plan: TilePlan) -> Maker:
     """Who makes features: the untouched model, its preprocessing and the tile plan."""
     spec = backbone.spec()
-    model = hashlib.sha256(json.dumps([spec.kind, spec.weights]).encode()).hexdigest()[:12]
-    return Maker(spec.name, model, spec.preset, plan.digest)
+    return Maker.of(spec.kind, spec.name, spec.weights, spec.preset, plan.digest)
 
 
 def stem_of(record: Record) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,24 @@ _SHIPPED = {BUILTIN: ("tiny", "pretrain_tiny.py"), "builtin:tiny-llm": ("tiny_ll
 """Folders beside this file, and the scripts in examples/ that made them."""
 _HUB_ID = re.compile(r"^[\w.-]+(/[\w.-]+)?$")
 _SAMPLE = 64
+_ARTICLES = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+)
+
+Place = str | dict[str, str]
+"""A Hub id or a built-in name; of what lies in a folder of this machine its name alone, `{"folder": NAME}`."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +52,11 @@ class Source:
     folder: Path
     name: str
     revision: str | None
+
+    @property
+    def place(self) -> Place:
+        """Where another machine finds it."""
+        return self.name if self.revision is not None or self.name in _SHIPPED else {"folder": self.name}
 
 
 def locate(
@@ -125,6 +149,17 @@ def require_files(owner: str, source: Source, *choices: str) -> Path:
             "them (model.save_pretrained) or give a revision that has safetensors, e.g. refs/pr/1"
         )
     raise ValueError(f"{owner}: {source.name!r} has no {' or '.join(choices)}; it has {there}{hint}")
+
+
+def copy_articles(sources: Sequence[Source], folder: Path) -> None:
+    """Copy what a checkpoint needs beside its weights; of files that several have, the first counts.
+
+    Files of other names stay where they are: a folder on somebody's disk may hold anything.
+    """
+    for source in sources:
+        for name in _ARTICLES:
+            if (source.folder / name).is_file() and not (folder / name).exists():
+                shutil.copyfile(source.folder / name, folder / name)
 
 
 def read_json(owner: str, path: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from domainvl.backbones._loading import Source
 from domainvl.backbones._texts import encode
 from domainvl.backbones.base import BackboneSpec
 from domainvl.backbones.volume import VolumeBackbone
@@ -42,6 +43,8 @@ class PublishedVolumes(VolumeBackbone, ABC):
     _context: int
     _name: str
     _weights: str
+    _words: Source
+    _config: dict[str, Any]
 
     @property
     def library(self) -> nn.Module:
@@ -55,6 +58,11 @@ class PublishedVolumes(VolumeBackbone, ABC):
     def spec(self) -> BackboneSpec:
         """See `Backbone.spec`: which file this is."""
         return BackboneSpec(type(self).__name__, self._name, None, self._weights, self.preset.digest)
+
+    def config(self) -> dict[str, Any]:
+        """See `Backbone.config`: of the file its name, who loads the model has to have it."""
+        words = {"tokenizer": self._words.place, "tokenizer_revision": self._words.revision}
+        return {"weights": {"folder": self._name}, **words, "preset": self.preset, **self._config}
 
 
 def read_weights(owner: str, path: str) -> dict[str, Tensor]:

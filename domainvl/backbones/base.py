@@ -6,7 +6,8 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -90,6 +91,17 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def spec(self) -> BackboneSpec:
         """Which model this is."""
+
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments: plain values, presets and backbones, and `Place` for what lies somewhere.
+
+        An adapter folder keeps them, so that whoever loads it need not know them; empty where nobody could use them.
+        """
+        return {}
+
+    def write(self, folder: Path) -> None:
+        """Write the model as it is now, in its own format, so that `type(self)(str(folder))` reads it."""
+        raise TypeError(f"{type(self).__name__} has no format that is written here; HuggingFace and OpenClip have")
 
     def blank(self) -> Tensor:
         """One empty input of the image tower, `[1, C, ...]`."""

@@ -61,8 +61,8 @@ class CTCLIP(PublishedVolumes):
         self.text = tower = HFText(text, "cls", text_into, "text")
         self._context = tower.context
         self.logit_scale, self.logit_bias = nn.Parameter(tensors["temperature"].clone()), None
-        self.tokenizer = load_bert_tokenizer(
-            "CTCLIP", locate("CTCLIP", tokenizer, tokenizer_revision, ("*.json", "*.txt"))
-        )
+        self._words = locate("CTCLIP", tokenizer, tokenizer_revision, ("*.json", "*.txt"))
+        self.tokenizer = load_bert_tokenizer("CTCLIP", self._words)
+        self._config = {"patch": list(patch)}
         self._name, self._weights = Path(weights).name, weights_digest(self.model)
         self.eval()

@@ -65,6 +65,8 @@ class HLIP(PublishedVolumes):
         self._context = tower.context
         self.logit_scale = nn.Parameter(tensors["logit_scale"].clone())
         self.logit_bias = nn.Parameter(tensors["logit_bias"].clone()) if "logit_bias" in tensors else None
-        self.tokenizer = load_bert_tokenizer("HLIP", locate("HLIP", tokenizer, tokenizer_revision, ("*.json", "*.txt")))
+        self._words = locate("HLIP", tokenizer, tokenizer_revision, ("*.json", "*.txt"))
+        self.tokenizer = load_bert_tokenizer("HLIP", self._words)
+        self._config = {"heads": heads, "whole": None if whole is None else sorted(whole)}
         self._name, self._weights = Path(weights).name, weights_digest(self.model)
         self.eval()

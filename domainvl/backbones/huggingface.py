@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainvl.backbones._loading import Source, locate, read_json, require_files, weights_digest
+from domainvl.backbones._loading import Source, copy_articles, locate, read_json, require_files, weights_digest
 from domainvl.backbones._processor import read_preset
 from domainvl.backbones._structure import Places
 from domainvl.backbones._texts import encode, load_tokenizer, places_of
@@ -69,14 +69,24 @@ class HuggingFace(Backbone):
         """See `Backbone.places`."""
         return places_of(self.tokenizer, texts, ids, fixed=self._fixed_length)
 
-    def files(self) -> list[Path]:
-        """The files of the checkpoint, weights and all."""
-        return sorted(file for file in self._source.folder.iterdir() if file.is_file())
+    @property
+    def folder(self) -> Path:
+        """Where the checkpoint lies."""
+        return self._source.folder
+
+    def write(self, folder: Path) -> None:
+        """See `Backbone.write`: as transformers reads it."""
+        self.model.save_pretrained(folder)
+        copy_articles([self._source], folder)
 
     def spec(self) -> BackboneSpec:
         """Which model this is."""
         source = self._source
         return BackboneSpec("HuggingFace", source.name, source.revision, self._weights, self.preset.digest)
+
+    def config(self) -> dict[str, Any]:
+        """See `Backbone.config`."""
+        return {"name": self._source.place, "revision": self._source.revision}
 
     @property
     def _context(self) -> int:

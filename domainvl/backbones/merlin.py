@@ -69,8 +69,9 @@ class Merlin(PublishedVolumes):
         self.text = tower = HFLongformer(text, "cls", text_into, "text")
         self._context = min(_CONTEXT, tower.context)
         self.logit_scale, self.logit_bias = nn.Parameter(tensors["logit_scale"].clone()), None
-        files = ("*.json", "*.txt", "*.model")
-        self.tokenizer = load_tokenizer("Merlin", locate("Merlin", tokenizer, tokenizer_revision, files))
+        self._words = locate("Merlin", tokenizer, tokenizer_revision, ("*.json", "*.txt", "*.model"))
+        self.tokenizer = load_tokenizer("Merlin", self._words)
+        self._config = {"window": window}
         self._name, self._weights = Path(weights).name, weights_digest(self.model)
         self.eval()
 

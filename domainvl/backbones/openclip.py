@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -11,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from domainvl.backbones._loading import Source, locate, read_json, require_files, weights_digest
+from domainvl.backbones._loading import Source, copy_articles, locate, read_json, require_files, weights_digest
 from domainvl.backbones._structure import Places, of_byte_pairs, of_surface, through
 from domainvl.backbones.base import Backbone, BackboneSpec
 from domainvl.data.preset import Fit, Preset
@@ -60,6 +61,15 @@ class OpenClip(Backbone):
         self.preset = _preset(source.name, config.get("preprocess_cfg", {}), self.model.visual.image_size)
         self._encode = _tokenizer(source.name, model_config.get("text_cfg", {}), folders)
         self._source = source
+        # Beside the weights of an architecture lies whatever else is in that folder.
+        self._folders = [folder for folder in folders if pretrained is None or folder is not source]
+        self._described = config
+        self._config: dict[str, Any] = {
+            "name": source.place if pretrained is None else name,
+            "pretrained": None if pretrained is None else {"folder": Path(pretrained).name},
+            "revision": source.revision,
+            "text_model": None if text_model is None else folders[0].place,
+        }
         self._weights = weights_digest(self.model)
         self.eval()
 
@@ -90,10 +100,29 @@ class OpenClip(Backbone):
         """See `Backbone.places`."""
         return [_places(self._encode, text, row) for text, row in zip(texts, ids.tolist(), strict=True)]
 
+    def write(self, folder: Path) -> None:
+        """See `Backbone.write`: as open_clip reads it, under `local-dir:FOLDER`."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        described = deepcopy(self._described)
+        text = described["model_cfg"].get("text_cfg", {})
+        # Who made the checkpoint may have named a folder of his machine.
+        named = {key: Path(str(text[key])) for key in ("hf_model_name", "hf_tokenizer_name") if text.get(key)}
+        text.update({key: path.name for key, path in named.items() if path.is_absolute()})
+        (folder / "open_clip_config.json").write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+        tensors = {name: tensor.detach().contiguous().clone() for name, tensor in self.model.state_dict().items()}
+        save_file(tensors, folder / _SAFE[0], metadata={"format": "pt"})
+        copy_articles(self._folders, folder)
+
     def spec(self) -> BackboneSpec:
         """Which model this is."""
         source = self._source
         return BackboneSpec("OpenClip", source.name, source.revision, self._weights, self.preset.digest)
+
+    def config(self) -> dict[str, Any]:
+        """See `Backbone.config`."""
+        return dict(self._config)
 
 
 def _resolve(name: str, pretrained: str | None, revision: str | None) -> tuple[Source, dict[str, Any], Path]:

@@ -124,6 +124,19 @@ class Pair(Backbone):
         self._instruction = instruction
         check_room("Pair", self.tokenizer, self._context, instruction)
         self._sources = (pictures, texts)
+        self._config: dict[str, Any] = {
+            "image": pictures.place,
+            "text": texts.place,
+            "out_dim": out_dim,
+            "pooling": pooling,
+            "context": context,
+            "seed": seed,
+            "temperature": temperature,
+            "image_revision": pictures.revision,
+            "text_revision": texts.revision,
+            "instruction": instruction,
+            "causal": causal,
+        }
         self._weights = weights_digest(self.model)
         self.eval()
 
@@ -149,6 +162,10 @@ class Pair(Backbone):
         joined = "+".join(revisions) if any(revisions) else None
         name = f"{image.name}+{text.name}"
         return BackboneSpec("Pair", name, joined, self._weights, self.preset.digest, self._reading())
+
+    def config(self) -> dict[str, Any]:
+        """See `Backbone.config`."""
+        return dict(self._config)
 
     def _reading(self) -> str:
         said = f"{self.text.pooling} over at most {self._context} tokens"

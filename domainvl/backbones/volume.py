@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,10 @@ class _Lifted(VolumeBackbone, ABC):
     def _weights(self, base: BackboneSpec) -> str:
         return base.weights
 
+    def config(self) -> dict[str, Any]:
+        """See `Backbone.config`; mean and std are in the preset."""
+        return {"base": self.base, "preset": self.preset, "normalise_as_base": False}
+
 
 class SliceVolume(_Lifted):
     """A 2-D backbone over the slices of a volume; see `domainvl.towers.slices`.
@@ -90,7 +95,12 @@ class SliceVolume(_Lifted):
                 f"SliceVolume: slices of this model are {side} x {side}, the preset's size is {preset.size}"
             )
         self.image = Slices(base.image, chunk)
+        self._chunk = chunk
         self.eval()
+
+    def config(self) -> dict[str, Any]:
+        """See `Backbone.config`."""
+        return {**super().config(), "chunk": self._chunk}
 
 
 class InflatedVolume(_Lifted):
@@ -116,9 +126,14 @@ class InflatedVolume(_Lifted):
     ) -> None:
         super().__init__(base, preset, normalise_as_base)
         self.image = Inflated(base.image, preset.size, patch_depth, len(preset.windows), init, positions)
+        self._patches = {"patch_depth": patch_depth, "init": init, "positions": positions}
         # Before anything is trained: an adapter belongs to this start.
         self._digest = weights_digest(self.image)
         self.eval()
+
+    def config(self) -> dict[str, Any]:
+        """See `Backbone.config`."""
+        return {**super().config(), **self._patches}
 
     def _weights(self, base: BackboneSpec) -> str:
         return self._digest

@@ -66,10 +66,12 @@ _READERS = (
     Reader("SimpleITK", "SimpleITK", "NIfTI, NRRD and MetaImage"),
     Reader("openslide", "openslide-python", "whole slides"),
     Reader("tifffile", "tifffile", "pyramidal TIFF"),
+    Reader("simplejpeg", "simplejpeg", "JPEG tiles of slides"),
     Reader("imagecodecs", "imagecodecs", "JPEG 2000 tiles"),
     Reader("h5py", "h5py", "HDF5 features"),
     Reader("rasterio", "rasterio", "GeoTIFF"),
     Reader("onnxruntime", "onnxruntime", "exported ONNX models", needed=False),
+    Reader("pyarrow.parquet", "pyarrow", "predictions in Parquet", needed=False),
 )
 
 

@@ -6,12 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
-from domainvl import hub, recipes
-from domainvl.backbones.base import Backbone
-from domainvl.console import parser as parsing
+from domainvl import hub
 from domainvl.console.arguments import Arguments
+from domainvl.console.parts import run_backbone
 from domainvl.console.quiet import quieten
 from domainvl.console.session import clear_errors
 from domainvl.errors import CommandError
@@ -53,23 +50,13 @@ def _beside(arguments: Arguments, run: Run, out: Path) -> None:
     from domainvl.speed import PLAIN
 
     allow = arguments.options.get("--allow-import", [])
-    model = Model(out, _backbone(run, allow), "cpu", PLAIN)
+    model = Model(out, run_backbone(run, allow), "cpu", PLAIN)
     if "--merge" in arguments.options:
-        worst = hub.write_merged(model.adapter, model.backbone, _backbone(run, allow), out / "merged")
+        worst = hub.write_merged(model.adapter, model.backbone, run_backbone(run, allow), out / "merged")
         print(f"wrote {out / 'merged'}: features differ by at most {worst:.1e}")
     if "--onnx" in arguments.options:
         worst = write_onnx(model, out)
         print(f"wrote {out / FILE}: onnxruntime and torch differ by at most {worst:.1e}")
-
-
-def _backbone(run: Run, allow: list[str]) -> Backbone:
-    """The model of a run, as its own recipe names it: it may lie in a folder that no card tells of."""
-    parsing.offer_classes(allow)
-    settings: Any = recipes.load([run.config])["model"]["init_args"]["backbone"]
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Backbone, "backbone", required=True)
-    made: Backbone = parser.instantiate(parser.parse_object({"backbone": settings})).backbone
-    return made
 
 
 def _read(path: Path) -> Any:

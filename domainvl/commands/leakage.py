@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from domainvl.data.preset import Preset
 
 _OPTIONS = {
-    "--output": Option("FILE", "write the counts, with up to 20 pairs of ids each, as JSON"),
+    "--output": Option("FILE", "write up to 20 pairs of ids of each kind that is shared, as CSV"),
     "--allow-import": COMMON["--allow-import"],
 }
 _SEE = "python -m domainvl leakage --help"
@@ -37,7 +36,7 @@ The exit status is 1 where images or patients are shared, 0 where none are.
 
 examples:
   python -m domainvl leakage recipes/satellite-retrieval.yaml
-  python -m domainvl leakage rsicd.yaml rsitmd.yaml --output shared.json
+  python -m domainvl leakage rsicd.yaml rsitmd.yaml --output shared.csv
 """
 _GIB = 0.5
 
@@ -65,6 +64,7 @@ def main(words: list[str]) -> int:
 
 def _compare(arguments: Arguments, names: Sequence[str]) -> int:
     from domainvl.console.session import clear_errors
+    from domainvl.evaluation.alignment_files import write_shared
     from domainvl.tasks.leakage import leakage_between, leakage_of
 
     with clear_errors():
@@ -81,8 +81,7 @@ def _compare(arguments: Arguments, names: Sequence[str]) -> int:
         print("\n".join(leakage.notes()))
     output = arguments.option("--output")
     if output is not None:
-        whole = {pair: shared for leakage in found for pair, shared in leakage.as_dict().items()}
-        Path(output).write_text(json.dumps(whole, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_shared(output, found)
         print(output)
     return 1 if any(leakage.leaks for leakage in found) else 0
 

@@ -179,7 +179,7 @@ class Results(Callback):
         sys.stdout.flush()
 
     def _save_adapter(self, task: Any, data: Any, metrics: Path) -> None:
-        from domainvl.hub import save_adapter
+        from domainvl.hub import described, save_adapter
 
         scale = task.backbone.logit_scale
         save_adapter(
@@ -192,6 +192,8 @@ class Results(Callback):
             recipe=self.recipe,
             metrics=json.loads(metrics.read_text(encoding="utf-8")),
             logit_scale=scale if scale.requires_grad else None,
+            model=described(task.backbone),
+            preparation=data.preparation_facts(),
         )
 
     def _rejects(self, trainer: Trainer) -> None:

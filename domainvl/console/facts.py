@@ -78,7 +78,7 @@ class Facts(Callback):
             "training": None if not self._training else self._training | {"seconds": round(self._seconds(), 3)},
             "memory": _memory(trainer.strategy.root_device),
             "data": _data(data) if isinstance(data, DataModule) else None,
-            "leakage": None if shared is None else shared.counts(),
+            "leakage": None if shared is None else shared.as_dict(),
         }
         with whole_file(self.run.facts) as file:
             json.dump(plain(facts), file, indent=2, ensure_ascii=False, allow_nan=False)

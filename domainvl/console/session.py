@@ -124,7 +124,7 @@ def clear_errors(see: str = "") -> Iterator[None]:
     """Show what our own code refuses, and a full disk, in a few lines; anything else keeps its traceback."""
     try:
         yield
-    except CommandError:
+    except (CommandError, BrokenPipeError):
         raise
     except OSError as error:
         if error.errno in _UNWRITABLE:

@@ -8,6 +8,8 @@ which preprocessing and which tiles they are of; a file of others is refused by 
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -102,6 +104,12 @@ class Maker:
     encoder_sha: str
     preset_sha: str
     plan_sha: str
+
+    @classmethod
+    def of(cls, kind: str, name: str, weights: str, preset: str, plan: str) -> Maker:
+        """The untouched model that a `BackboneSpec` names, and the tile plan's digest."""
+        model = hashlib.sha256(json.dumps([kind, weights]).encode()).hexdigest()[:12]
+        return cls(name, model, preset, plan)
 
     def difference(self, file: Mapping[str, Any]) -> str:
         """In what way a file's features are of something else; empty when they are not."""

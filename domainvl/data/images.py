@@ -14,7 +14,7 @@ from domainvl.data.decoder import Decoder, decoded
 from domainvl.data.labels import Label, LabelPolicy
 from domainvl.data.manifest import Manifest, Record
 from domainvl.data.pairing import Pairing
-from domainvl.data.rejects import Reject, Rejects, UnreadableImage
+from domainvl.data.rejects import Reject, Rejects, attempted
 from domainvl.progress import shown
 
 
@@ -70,14 +70,7 @@ class ImageSet(Dataset[Any]):
 
     def read(self, item: int) -> Tensor | str:
         """What the decoder makes of the record, or the reason why it cannot."""
-        try:
-            return self.decode(self.records[item])
-        except UnreadableImage as error:
-            return str(error)
-        except FileNotFoundError:
-            return "the file does not exist"
-        except OSError as error:
-            return f"the file cannot be read: {error.strerror or type(error).__name__}"
+        return attempted(lambda: self.decode(self.records[item]))
 
     def decode(self, record: Record) -> Tensor:
         """What the decoder makes of a record."""

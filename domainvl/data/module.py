@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -219,6 +220,10 @@ class DataModule(LightningDataModule, ABC):
         self._manifest = self.manifest.where(lambda record: record.id in ids)
         self._pairing = None
         self._sets.clear()
+
+    def preparation_facts(self) -> dict[str, Any]:
+        """What is done to inputs that the backbone does not ask for, as plain values; saved with adapters."""
+        return {} if self._preset is None else {"preset": asdict(self._preset)}
 
     def hashes(self) -> dict[str, str]:
         """What was split how: `split`, and `shots` when only some of the training images are used."""

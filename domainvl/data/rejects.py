@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from torch import Tensor
 
 
 class UnreadableImage(ValueError):
@@ -85,15 +87,32 @@ class Rejects:
             self.write(self.path)
 
     def write(self, path: Path) -> None:
-        """Write the list, also an empty one: columns row, path, reason."""
+        """Write the list, also an empty one."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("row", "path", "reason"))
-            writer.writerows((reject.row or "", reject.path, reject.reason) for reject in (*self, *self.notes.values()))
+        write_rejects(path, (*self, *self.notes.values()))
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def __iter__(self) -> Iterator[Reject]:
         return iter(self._rows.values())
+
+
+def write_rejects(path: Path, rejects: Iterable[Reject]) -> None:
+    """Write a list as CSV: columns row, path, reason."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(("row", "path", "reason"))
+        writer.writerows((reject.row or "", reject.path, reject.reason) for reject in rejects)
+
+
+def attempted(read: Callable[[], Tensor]) -> Tensor | str:
+    """What a reader gives, or the reason why it gives nothing."""
+    try:
+        return read()
+    except UnreadableImage as error:
+        return str(error)
+    except FileNotFoundError:
+        return "the file does not exist"
+    except OSError as error:
+        return f"the file cannot be read: {error.strerror or type(error).__name__}"

@@ -11,9 +11,18 @@ import numpy as np
 
 from domainvl.evaluation.alignment_result import AlignmentPredictions
 from domainvl.evaluation.files import prediction_columns, whole_file
+from domainvl.evaluation.leakage import Leakage
 from domainvl.evaluation.metrics import Floats
 from domainvl.evaluation.ranks import Ints
 from domainvl.evaluation.retrieval import Retrieval
+
+
+def write_shared(path: str | os.PathLike[str], found: Sequence[Leakage]) -> None:
+    """Write `shared.csv`: up to 20 pairs of ids for everything that two splits, or two data sets, share."""
+    with whole_file(Path(path)) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["splits", "what", "first", "second"])
+        writer.writerows(row for leakage in found for row in leakage.rows())
 
 
 def write_alignment(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -24,7 +24,11 @@ from domainvl.evaluation import thresholds
 from domainvl.evaluation.bootstrap import Interval, interval, patient_weights
 from domainvl.evaluation.metrics import Floats
 from domainvl.evaluation.predictions import Predictions
-from domainvl.evaluation.result import Evaluation, evaluate
+from domainvl.evaluation.result import Evaluation, Intervals, evaluate
+from domainvl.evaluation.table import print_means
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 Unit = Literal["volume", "scan"]
 FindingProtocolName = Literal["CT-RATE-18", "CT-RATE-18 by scan", "CT-RATE-16", "CT-RATE-16 by scan"]
@@ -183,11 +187,17 @@ class FindingResult:
     thresholds: Mapping[str, Floats]
     tuned: Mapping[str, Mapping[str, Interval]]
 
+    def means(self) -> dict[str, Intervals]:
+        """By model, everything that is not of one class."""
+        return {
+            name: getattr(self.evaluation, name) | {key: value for key, value in tuned.items() if ":" not in key}
+            for name, tuned in self.tuned.items()
+        }
+
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON: means, and thresholds by class; the classes' other numbers are the test's."""
         models: dict[str, Any] = {}
-        for name, tuned in self.tuned.items():
-            means = getattr(self.evaluation, name) | {key: value for key, value in tuned.items() if ":" not in key}
+        for name, means in self.means().items():
             chosen = zip(self.protocol.classes, self.thresholds[name].tolist(), strict=True)
             models[name] = {
                 "metrics": {metric: value.as_dict() for metric, value in means.items()},
@@ -200,6 +210,14 @@ class FindingResult:
             "patients": self.evaluation.patients,
             "models": models,
         }
+
+    def show(self, console: Console | None = None) -> None:
+        """Print the means.
+
+        Args:
+            console: Where to; standard output when None.
+        """
+        print_means(self.protocol.title, self.means(), console)
 
 
 def evaluate_findings(

@@ -1,6 +1,6 @@
 """What splits share that they must not: patients, pictures, and (expected in radiology, so only counted) texts.
 
-The result goes into `metrics.json` with up to 20 pairs of ids each. Notes and reprs hold counts only: ids can be names.
+`metrics.json`, notes and reprs hold counts only: ids can be names. Up to 20 pairs of ids each are for `shared.csv`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from domainvl.evaluation.image_copies import Fingerprints, copies, identical
 from domainvl.evaluation.text_copies import text_copies
 
 SHOWN = 20
+_COMPARED = ("patients", "identical_images", "similar_images", "identical_texts", "similar_texts")
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +56,7 @@ class Shared:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON."""
-        return {"count": self.count, "of": self.of, "pairs": [list(pair) for pair in self.pairs]}
+        return {"count": self.count, "of": self.of}
 
 
 @dataclass(frozen=True)
@@ -78,11 +79,13 @@ class Overlap:
     similar_texts: Shared | None
     known_text: float | None
 
+    def parts(self) -> dict[str, Shared | None]:
+        """What was compared, by name."""
+        return {name: getattr(self, name) for name in _COMPARED}
+
     def as_dict(self) -> dict[str, Any]:
-        """Plain types for JSON."""
-        names = ("patients", "identical_images", "similar_images", "identical_texts", "similar_texts")
-        found = {name: getattr(self, name) for name in names}
-        counts = {name: None if value is None else value.as_dict() for name, value in found.items()}
+        """Plain types for JSON, without ids."""
+        counts = {name: None if value is None else value.as_dict() for name, value in self.parts().items()}
         return counts | {"known_text": self.known_text}
 
     @property
@@ -121,22 +124,20 @@ class Leakage:
         return any(overlap.leaks for overlap in self.overlaps.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain types for JSON; keys are `train/test` and so on."""
+        """Plain types for JSON, without ids; keys are `train/test` and so on."""
         return {"crops": self.crops} | {
             f"{first}/{second}": overlap.as_dict() for (first, second), overlap in self.overlaps.items()
         }
 
-    def counts(self) -> dict[str, Any]:
-        """`as_dict` without ids."""
-
-        def bare(overlap: dict[str, Any]) -> dict[str, Any]:
-            return {
-                name: {"count": value["count"], "of": value["of"]} if isinstance(value, dict) else value
-                for name, value in overlap.items()
-            }
-
-        found = self.as_dict()
-        return {name: bare(value) if isinstance(value, dict) else value for name, value in found.items()}
+    def rows(self) -> list[tuple[str, str, str, str]]:
+        """Pairs of ids: the splits, what they share, and the ids in the first and in the second."""
+        return [
+            (f"{first}/{second}", name, *pair)
+            for (first, second), overlap in self.overlaps.items()
+            for name, shared in overlap.parts().items()
+            if shared is not None
+            for pair in shared.pairs
+        ]
 
     def notes(self) -> list[str]:
         """One line per two splits, counts only."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,9 @@ from domainvl.evaluation.bootstrap import Interval, Progress, interval, resample
 from domainvl.evaluation.metrics import THRESHOLD, Bools, Floats, Values, as_binary
 from domainvl.evaluation.predictions import Predictions
 from domainvl.evaluation.weighted import WeightedMetrics
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 FEW_PATIENTS = 20
 """Below this many a percentile interval is too short more often than it should be."""
@@ -61,6 +65,16 @@ class ClassResult:
         return {"n_positive": self.positives, "n_negative": self.negatives} | models_as_dict(self)
 
 
+class Beside(Protocol):
+    """Another result of a test."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain types for JSON."""
+
+    def show(self, console: Console | None = None) -> None:
+        """Print it; to standard output when None."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """How good the zero-shot and the adapted model are.
@@ -75,6 +89,7 @@ class Evaluation:
         patients: Different patients.
         resamples: Bootstrap resamples; 0 where one patient allows none.
         seed: Of the bootstrap.
+        besides: Other results of the same test, by name.
     """
 
     zero_shot: Intervals
@@ -86,6 +101,7 @@ class Evaluation:
     patients: int
     resamples: int
     seed: int
+    besides: Mapping[str, Beside] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain types for JSON; what does not exist is None."""
@@ -94,6 +110,7 @@ class Evaluation:
             "n": {"images": self.images, "patients": self.patients},
             "bootstrap": {"unit": "patient", "resamples": self.resamples, "seed": self.seed, "level": 0.95},
             "notes": list(self.notes),
+            **{name: one.as_dict() for name, one in self.besides.items()},
         }
 
 

@@ -61,10 +61,12 @@ class StainShiftTable:
         Args:
             console: Where to; standard output when None.
         """
+        from rich import box
         from rich.console import Console
         from rich.table import Table
 
-        table = Table("stain", "model", "AUROC", "change", "accuracy", "change")
+        heads = ("stain", "model", "AUROC", "change", "accuracy", "change")
+        table = Table(*heads, box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for model, results in (("zero-shot", self.zero_shot), ("adapted", self.adapted or {})):
             for name, one in results.items():
                 cells = [

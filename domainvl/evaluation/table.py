@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
 
     from domainvl.evaluation.alignment_result import AlignmentEvaluation
     from domainvl.evaluation.bootstrap import Interval
-    from domainvl.evaluation.findings import FindingResult
-    from domainvl.evaluation.result import Evaluation
+    from domainvl.evaluation.result import Evaluation, Intervals
 
 _LABELS = {
     "auroc_macro": "AUROC, mean",
@@ -58,21 +58,20 @@ def print_alignment(evaluation: AlignmentEvaluation, console: Console | None = N
     _print(evaluation, ", ".join(counts), evaluation.resamples > 0, console)
 
 
-def print_findings(result: FindingResult, console: Console | None = None) -> None:
-    """Print the means under a protocol.
+def print_means(title: str, models: Mapping[str, Intervals], console: Console | None = None) -> None:
+    """Print a few metrics of several models side by side.
 
     Args:
-        result: What to print.
+        title: What they are of.
+        models: Metrics by model; all have the first one's.
         console: Where to; standard output when None.
     """
     from rich.console import Console
 
     console = console or Console()
-    models = {name: getattr(result.evaluation, name) | dict(tuned) for name, tuned in result.tuned.items()}
-    table = _table([result.protocol.title, *(name.replace("_", "-") for name in models)])
-    for metric in models["zero_shot"]:
-        if ":" not in metric:
-            table.add_row(_plain(_label(metric)), *(_cell(values[metric]) for values in models.values()))
+    table = _table([title, *(name.replace("_", "-") for name in models)])
+    for metric in next(iter(models.values())):
+        table.add_row(_plain(_label(metric)), *(_cell(values[metric]) for values in models.values()))
     console.print(table)
     console.print()
 

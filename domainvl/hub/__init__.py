@@ -3,7 +3,8 @@
 from domainvl.hub.card import FORMAT_VERSION, AdapterCard, make_adapter, read_adapter_card
 from domainvl.hub.folder import SavedAdapter, copy_adapter, load_adapter, read_adapter, save_adapter
 from domainvl.hub.merge import write_merged
-from domainvl.hub.remote import backbone_of, base_licence, located, push
+from domainvl.hub.rebuild import backbone_of, described, preset_of
+from domainvl.hub.remote import base_licence, located, push
 
 __all__ = [
     "FORMAT_VERSION",
@@ -12,9 +13,11 @@ __all__ = [
     "backbone_of",
     "base_licence",
     "copy_adapter",
+    "described",
     "load_adapter",
     "located",
     "make_adapter",
+    "preset_of",
     "push",
     "read_adapter",
     "read_adapter_card",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from domainvl.backbones.base import BackboneSpec
 from domainvl.data.prompts import PromptSet
 from domainvl.hub.untrusted import inner_file, read_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CARD = "domainvl.json"
 _MOST_BYTES, _MOST_PROMPTS = 4 * 2**20, 2_000_000
 
@@ -31,6 +31,8 @@ class AdapterCard:
         multilabel: Whether classes may occur together.
         prompts: Templates, negatives and names, see `domainvl.data.prompts.PromptSet`.
         versions: Of domainvl and of the libraries it stands on.
+        model: How the backbone is made again, see `domainvl.hub.rebuild`; empty in folders of format 1.
+        preparation: What the data module did in front of the backbone, see `DataModule.preparation_facts`.
         format_version: Of the folder.
     """
 
@@ -41,6 +43,8 @@ class AdapterCard:
     multilabel: bool
     prompts: dict[str, Any]
     versions: dict[str, str]
+    model: dict[str, Any] = field(default_factory=dict)
+    preparation: dict[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
 
     def prompt_set(self) -> PromptSet:
@@ -144,7 +148,11 @@ def _parsed(path: Path, values: Any) -> AdapterCard:
         "multilabel": bool,
         "prompts": dict,
         "versions": dict,
+        "model": dict,
+        "preparation": dict,
     }
+    if values["format_version"] == 1:
+        values = {"model": {}, "preparation": {}} | values
     for name, kind in kinds.items():
         if not isinstance(values.get(name), kind):
             raise ValueError(f"{path}: {name!r} should be a {kind.__name__}, got {values.get(name)!r}")
@@ -157,11 +165,14 @@ def _parsed(path: Path, values: Any) -> AdapterCard:
     if len(set(classes)) < len(classes):
         raise ValueError(f"{path}: 'classes' should hold different names, got {classes[:5]}")
     _check_prompts(path, values["prompts"], len(classes))
-    known = {field.name for field in fields(BackboneSpec)}
+    known = {one.name for one in fields(BackboneSpec)}
     # Folders of before do not say how texts are read.
     spec = {"reading": ""} | values["backbone"]
-    if set(spec) != known or not all(isinstance(spec[key], str) for key in known - {"revision"}):
+    texts = {key: value for key, value in spec.items() if key != "revision" or value is not None}
+    if set(spec) != known or not all(isinstance(value, str) for value in texts.values()):
         raise ValueError(f"{path}: 'backbone' should hold {', '.join(sorted(known))}, got {spec}")
+    if values["model"] and values["model"].get("class_path") != spec["kind"]:
+        raise ValueError(f"{path}: 'model' describes another class than 'backbone', which is a {spec['kind']}")
     parsed = {name: values[name] for name in kinds} | {"backbone": BackboneSpec(**spec)}
     return AdapterCard(**parsed, format_version=values["format_version"])
 

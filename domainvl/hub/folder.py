@@ -66,6 +66,8 @@ def save_adapter(
     recipe: str,
     metrics: Mapping[str, Any] | None = None,
     logit_scale: Tensor | None = None,
+    model: Mapping[str, Any] | None = None,
+    preparation: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write an adapter; the folder appears whole or not at all, in place of an older adapter of that name.
 
@@ -79,6 +81,8 @@ def save_adapter(
         recipe: The run's configuration in YAML; absolute paths in it are replaced.
         metrics: The run's `metrics.json`, for the card.
         logit_scale: The log of the temperature, if it was trained.
+        model: How the backbone is made again, `described(backbone)`; without it who loads the adapter has to know.
+        preparation: What the data module did in front of the backbone, `DataModule.preparation_facts()`.
     """
     folder = Path(folder)
     _refuse_foreign(folder)
@@ -90,6 +94,8 @@ def save_adapter(
         multilabel=multilabel,
         prompts=dict(prompts),
         versions=_versions(),
+        model=dict(model or {}),
+        preparation=dict(preparation or {}),
     )
     card.build()  # Refuses what could never be loaded again, before anything is written.
     tensors = {_ADAPTER + name: tensor for name, tensor in adapter.tensors().items()}

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from domainvl.adapters import LoRA
 from domainvl.adapters.base import Adapter
-from domainvl.backbones import HuggingFace
+from domainvl.backbones import HuggingFace, OpenClip
 from domainvl.backbones.base import Backbone
 
 _CLOSE = 1e-4
-_ARTICLES = (".json", ".txt", ".model")
 
 
 def write_merged(adapter: Adapter, trained: Backbone, fresh: Backbone, folder: Path) -> float:
@@ -39,23 +38,21 @@ def write_merged(adapter: Adapter, trained: Backbone, fresh: Backbone, folder: P
             f"--merge: {name} is no change of the model's own weights, so it cannot be merged into them; LoRA can "
             "(lora, dora, pissa). Export it without --merge"
         )
-    if not isinstance(fresh, HuggingFace):
+    if type(fresh).write is Backbone.write:
         raise ValueError(
-            f"--merge: {type(fresh).__name__} has no format that is written here; HuggingFace has. The PEFT pair of "
-            "the adapter folder holds the same update"
+            f"--merge: {type(fresh).__name__} has no format that is written here; HuggingFace and OpenClip have. The "
+            "PEFT pair of the adapter folder holds the same update"
         )
     with tempfile.TemporaryDirectory(prefix="domainvl-") as pair, warnings.catch_warnings():
         # peft asks transformers in a way that transformers will take back in its next major version.
         warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
         adapter.export(Path(pair), None)
-        merged = PeftModel.from_pretrained(fresh.library, pair).merge_and_unload()
+        PeftModel.from_pretrained(fresh.library, pair).merge_and_unload()
     with torch.no_grad():
         fresh.logit_scale.copy_(trained.logit_scale)
-    merged.save_pretrained(folder)
-    for file in fresh.files():
-        if file.suffix in _ARTICLES and not (folder / file.name).exists():
-            shutil.copyfile(file, folder / file.name)
-    return _checked(adapter, trained, HuggingFace(str(folder)), folder)
+    fresh.write(folder)
+    again = (OpenClip if isinstance(fresh, OpenClip) else HuggingFace)(str(folder))
+    return _checked(adapter, trained, again, folder)
 
 
 def _checked(adapter: Adapter, trained: Backbone, merged: Backbone, folder: Path) -> float:

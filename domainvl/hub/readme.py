@@ -18,7 +18,7 @@ _BODY = """
 # {title}
 
 A [domainvl](https://github.com/domainvl/domainvl) adapter: {adapter} on top of {base}, which it needs and does not
-contain. It scores {count} classes{together}: {classes}.
+contain. {does}
 
 {results}{data}
 ## Use
@@ -26,7 +26,7 @@ contain. It scores {count} classes{together}: {classes}.
 ```python
 import domainvl
 model = domainvl.load("USER/NAME")  # or the folder
-model.predict(["image.png"])  # probabilities of model.classes
+{use}
 ```
 
 Intended for research on images like those it was trained on. First of all, measure it on your own labelled data:
@@ -79,7 +79,8 @@ def model_card(
 
     base = hub_id(card.backbone)
     data = _data_name(recipe)
-    title = f"{card.adapter} for {data}"
+    method = _method(card)
+    title = f"{method} for {data}"
     results = None
     if metrics is not None and metrics["adapted"] is None:
         metrics = None  # a zero-shot run has nothing to say about the adapter
@@ -104,23 +105,44 @@ def model_card(
         base_model_revision=card.backbone.revision if base else None,
         license=licence,
         library_name="domainvl",
-        pipeline_tag="zero-shot-image-classification",
+        pipeline_tag="zero-shot-image-classification" if card.classes else "image-feature-extraction",
         tags=["domainvl", card.adapter.lower(), "few-shot"],
         eval_results=results,
     )
-    names = ", ".join(card.classes[:_SHOWN_CLASSES])
-    more = len(card.classes) - _SHOWN_CLASSES
     body = _BODY.format(
         title=title,
-        adapter=card.adapter,
+        adapter=method,
         base=f"[{base}](https://huggingface.co/{base})" if base else f"`{card.backbone.name}`",
-        count=len(card.classes),
-        together=" that may occur together" if card.multilabel else "",
-        classes=f"{names} and {more} more" if more > 0 else names,
+        does=_does(card),
+        use=_use(card),
         results="" if metrics is None else _table(metrics),
         data="" if facts is None or facts.get("data") is None else _counts(facts["data"]),
     )
     return f"---\n{head.to_yaml()}\n---\n{body}"
+
+
+def _method(card: AdapterCard) -> str:
+    """The adapter's name; of several together the names of all."""
+    parts = card.init_args.get("adapters") if card.adapter == "Compose" else None
+    return " and ".join(part["class_path"] for part in parts) if parts else card.adapter
+
+
+def _does(card: AdapterCard) -> str:
+    if not card.classes:
+        return "It puts images and texts into one space and names no classes."
+    names, more = ", ".join(card.classes[:_SHOWN_CLASSES]), len(card.classes) - _SHOWN_CLASSES
+    together = " that may occur together" if card.multilabel else ""
+    return f"It scores {len(card.classes)} classes{together}: {f'{names} and {more} more' if more > 0 else names}."
+
+
+def _use(card: AdapterCard) -> str:
+    """The third line of Python, for what the adapter was trained on."""
+    file = "scan.nii.gz" if "crop" in card.preparation else "image.png"
+    if not card.classes:
+        return f'model.embed_image(["{file}"]) @ model.embed_text(["a sentence of a report"]).T  # cosines'
+    if "tiles" in card.preparation:
+        return 'model.predict(["slide.h5"])  # tile features, from `python -m domainvl embed recipe.yaml`'
+    return f'model.predict(["{file}"])  # probabilities of model.classes'
 
 
 def _table(metrics: Mapping[str, Any]) -> str:

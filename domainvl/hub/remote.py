@@ -1,4 +1,4 @@
-"""Adapters that travel: found in a folder, a run or on the Hub, pushed there, and the model that they stand on."""
+"""Adapters that travel: found in a folder, a run or on the Hub, and pushed there."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from domainvl.backbones import HuggingFace, OpenClip
 from domainvl.backbones._loading import locate
-from domainvl.backbones.base import Backbone
 from domainvl.hub.card import CARD, AdapterCard, read_adapter_card
 from domainvl.hub.folder import FILES
 from domainvl.hub.readme import hub_id
 
-_KINDS = {"HuggingFace": HuggingFace, "OpenClip": OpenClip}
 _BUILTIN = "builtin:"
 _SENT = (*FILES, "model.onnx", "merged/*.json", "merged/*.txt", "merged/*.model", "merged/*.safetensors")
 _CUT = "{name!r} was not reached to the end ({why}); run the same command again, files that arrived are not sent twice"
@@ -33,20 +30,6 @@ def located(source: str | os.PathLike[str], revision: str | None = None) -> Path
     if isinstance(source, os.PathLike) or folder.is_dir():
         return folder
     return locate("domainvl.load", source, revision, FILES, instead="the folder of a run, runs/cxr/1").folder
-
-
-def backbone_of(card: AdapterCard) -> Backbone:
-    """The model that an adapter was trained on, found by the name on its card; a path on a card is never followed."""
-    spec = card.backbone
-    kind, name = _KINDS.get(spec.kind), spec.name.removeprefix("hf-hub:")
-    owner, _, rest = name.partition("/")
-    on_hub = bool(owner.strip(".") and rest.strip(".")) and "/" not in rest and not owner.startswith("~")
-    if kind is None or not (on_hub or name.startswith(_BUILTIN)) or Path(name).exists():
-        raise ValueError(
-            f"this {card.adapter} adapter stands on {spec.kind}({spec.name!r}), which its name alone does not bring "
-            f"back; make the model and pass it: domainvl.load(..., backbone={spec.kind}(...))"
-        )
-    return kind(name, revision=spec.revision)
 
 
 def base_licence(card: AdapterCard) -> str | None:

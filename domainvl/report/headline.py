@@ -53,7 +53,7 @@ def headline(record: Record) -> Markup:
 
 
 def _method(record: Record) -> str:
-    adapter = record.class_name("model", "adapter")
+    adapter = record.method
     name = record.setting("model", "backbone", "name") or record.setting("model", "backbone", "base", "name")
     backbone = name if isinstance(name, str) else record.class_name("model", "backbone")
     shots = record.setting("data", "shots")

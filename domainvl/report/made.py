@@ -54,10 +54,11 @@ def _method(record: Record) -> list[tuple[str, str | None]]:
     ]
     rate = record.setting("model", "optimizer", "lr")
     optimizer = record.class_name("model", "optimizer")
+    composed = record.class_name("model", "adapter") == "Compose"
     return [
         ("Task", record.class_name("model")),
         ("Backbone", _named(record, "model", "backbone")),
-        ("Adapter", _named(record, "model", "adapter")),
+        ("Adapter", record.method if composed else _named(record, "model", "adapter")),
         ("Objectives", ", ".join(losses) or None),
         ("Optimiser", f"{optimizer}, learning rate {rate:g}" if optimizer and isinstance(rate, float) else optimizer),
     ]

@@ -99,6 +99,14 @@ class Record:
         named = self.setting(*path, "class_path")
         return named.rpartition(".")[2] if isinstance(named, str) else None
 
+    @property
+    def method(self) -> str | None:
+        """The adapter's name; of several together the names of all."""
+        parts = self.setting("model", "adapter", "adapters")
+        if not isinstance(parts, list) or not parts:
+            return self.class_name("model", "adapter")
+        return " and ".join(str(part["class_path"]).rpartition(".")[2] for part in parts)
+
 
 def has_page(numbers: Mapping[str, Any]) -> bool:
     """Whether results are of a shape that a page can show; a task of the user's own may measure something else."""

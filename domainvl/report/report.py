@@ -19,6 +19,7 @@ from domainvl.report.page import contents, footer, page
 from domainvl.report.pictures import Seen, examples, maps, shown, thumbnails
 from domainvl.report.record import Record
 from domainvl.report.retrieval import grounding, retrieval
+from domainvl.report.stains import stains
 
 _TITLES = {
     "result": "Result",
@@ -29,6 +30,7 @@ _TITLES = {
     "curves": "Curves",
     "retrieval": "Retrieval",
     "grounding": "Grounding",
+    "stains": "Other stains",
     "decisions": "Decisions",
     "calibration": "Calibration",
     "mistakes": "Mistakes",
@@ -57,6 +59,7 @@ def write_report(folder: Path, seen: Mapping[str, Seen] | None = None) -> Path:
         "retrieval": retrieval(record),
         "grounding": grounding(record),
         "findings": findings(record),
+        "stains": stains(record),
         "classes": per_class(record),
         "curves": curves(record),
         "decisions": decisions(record),

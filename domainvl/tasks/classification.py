@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,18 +13,19 @@ from domainvl.adapters.base import Adapter
 from domainvl.backbones.base import Backbone
 from domainvl.data.bank import PromptBank
 from domainvl.evaluation import Predictions
-from domainvl.evaluation.findings import FindingProtocol, FindingProtocolName
-from domainvl.evaluation.outcome import Outcome
+from domainvl.evaluation.findings import FindingProtocol, FindingProtocolName, evaluate_findings
+from domainvl.evaluation.outcome import Besides, Classified, Outcome
+from domainvl.evaluation.stain_shift import evaluate_stain_shifts
 from domainvl.features import Batch, Features
 from domainvl.objectives.base import Objective
 from domainvl.speed import FAST, Speed
 from domainvl.tasks.class_scores import PLAIN_ADAPTER
-from domainvl.tasks.finding_outcome import FindingOutcome
 from domainvl.tasks.image_pass import CachedPass, ImagePass, Seen
 from domainvl.tasks.labelling import Labelling
-from domainvl.tasks.rows import Rows
+from domainvl.tasks.rows import Rows, array
 from domainvl.tasks.schedule import Schedule
 
+_STAIN = "image@stain "
 _BANK_ROWS = 256
 """Sentences of a bank that go through the text tower at once."""
 
@@ -65,6 +67,7 @@ class Classification(Labelling):
         self._validated: Predictions | None = None
         self.bank = None if bank is None else PromptBank.read(bank)
         self._bank_features: Tensor | None = None
+        self._shifted: dict[str, Predictions] = {}
 
     # Set-up
 
@@ -177,13 +180,43 @@ class Classification(Labelling):
         self.forget()
         self._validated = Rows(rows, whole=True).predictions(self.classes, self.multilabel)
 
-    def outcome(self) -> Outcome:
-        """See `Labelling.outcome`; of a test also under the protocol."""
-        if self.findings is None or self.predictions is None or self._validated is None:
-            return super().outcome()
-        records = self.trainer.datamodule.manifest.records  # type: ignore[attr-defined]
-        return FindingOutcome(self.findings, self.predictions, self._validated, records)
-
     def scored(self, batch: Batch) -> Features:
         """See `Labelling.scored`."""
         return self.features(batch["image"], text=self._evaluated, frozen_image=True)
+
+    def _besides(self, batch: Batch, features: Features) -> dict[str, Any]:
+        """What both models say of the same pictures in other stains, where the data shows them (`image@stain NAME`)."""
+        found: dict[str, Any] = {}
+        for key in (key for key in batch if key.startswith(_STAIN)):
+            shown = self.features(batch[key], text=self._evaluated, frozen_image=True)
+            name = key.removeprefix(_STAIN)
+            found[f"zero_shot {name}"] = array(self._scores.probability(shown["frozen/image.logits"]))
+            if self.adapter is not None:
+                found[f"adapted {name}"] = array(self._scores.probability(shown["image.logits"]))
+        return found
+
+    def _take(self, rows: Rows) -> None:
+        super()._take(rows)
+        names = [key.removeprefix("zero_shot ") for key in rows.names if key.startswith("zero_shot ")]
+        self._shifted = {
+            name: rows.predictions(self.classes, self.multilabel, f"zero_shot {name}", f"adapted {name}")
+            for name in names
+        }
+
+    def outcome(self) -> Outcome:
+        """Class probabilities of the last evaluation, also under the protocol and in other stains where asked for."""
+        if self.predictions is None:
+            return super().outcome()
+        besides: dict[str, Besides] = {}
+        if self.findings is not None and self._validated is not None:
+            test, validation = (self._under(self.findings, one) for one in (self.predictions, self._validated))
+            besides["findings"] = partial(evaluate_findings, self.findings, test, validation)
+        if self._shifted:
+            besides["stain_shifts"] = partial(evaluate_stain_shifts, self.predictions, self._shifted)
+        return Classified(self.predictions, besides)
+
+    def _under(self, protocol: FindingProtocol, predictions: Predictions) -> Predictions:
+        """Reconstructions of a scan share patient and study."""
+        records = self.trainer.datamodule.manifest.records  # type: ignore[attr-defined]
+        scans = {record.id: f"{record.patient}\n{record.study or record.id}" for record in records}
+        return protocol.apply(predictions, [scans[name] for name in predictions.ids])

@@ -74,7 +74,7 @@ def leakage_between(learned: tuple[str, DataModule], tested: tuple[str, DataModu
 def warn_of(leakage: Leakage) -> None:
     """Say at once, in counts, that splits share patients or images."""
     for alarm in leakage.alarms():
-        warnings.warn(f"{alarm} metrics.json will list some of them", stacklevel=2)
+        warnings.warn(f"{alarm} shared.csv in the run folder will list some of them", stacklevel=2)
 
 
 def _content(images: ImageSet, split: str, readers: int, cache: float) -> SplitContent:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from domainvl.evaluation import Predictions
-from domainvl.evaluation.alignment_files import write_alignment
+from domainvl.evaluation.alignment_files import write_alignment, write_shared
 from domainvl.evaluation.alignment_result import (
     AlignmentEvaluation,
     AlignmentPredictions,
@@ -107,8 +107,13 @@ class Aligned(Outcome):
         self._retrieved = retrieve(predictions, protocol)
 
     def write(self, path: Path) -> None:
-        """See `Outcome`; beside class probabilities, the place at which an image finds its own report."""
+        """See `Outcome`; beside class probabilities, the place at which an image finds its own report.
+
+        What the splits share goes into `shared.csv`: like predictions it holds ids, which no other file does.
+        """
         write_alignment(path, self.predictions, self._retrieved)
+        if self.leakage is not None:
+            write_shared(path.with_name("shared.csv"), [self.leakage])
 
     def measure(self, seed: int) -> AlignmentEvaluation:
         """See `Outcome`."""

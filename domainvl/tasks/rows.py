@@ -36,6 +36,11 @@ class Rows:
     def __contains__(self, key: str) -> bool:
         return key in self._batches[0]
 
+    @property
+    def names(self) -> list[str]:
+        """What there is."""
+        return list(self._batches[0])
+
     def array(self, key: str) -> np.ndarray | None:
         """`[N, ...]`; None where batches have none."""
         if key not in self:

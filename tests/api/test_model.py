@@ -13,9 +13,8 @@ from PIL import Image
 
 import domainvl
 from domainvl import hub
-from domainvl.adapters import ABMIL, MMRL, CoCoOp, CoOp, LoRA
-from domainvl.backbones import HuggingFace, SliceVolume
-from domainvl.data.volumes.preset import VolumePreset
+from domainvl.adapters import MMRL, CoCoOp, CoOp, LoRA
+from domainvl.backbones import HuggingFace
 
 CLASSES = ["effusion", "no finding", "pneumonia"]
 PROMPTS = {"templates": ["a chest x-ray showing {}."], "negatives": ["a chest x-ray without {}."], "names": {}}
@@ -118,7 +117,7 @@ def test_learned_words_stand_around_texts(tmp_path):
         (np.zeros((4, 4, 2), np.uint8), TypeError, "accepted are uint8"),
         ([None], TypeError, "image 0 is NoneType; accepted are paths"),
         (torch.zeros(3, 4, 4), TypeError, "image 0 is torch.float32"),
-        (Path(__file__).parent, ValueError, "is a folder.*predict --images"),
+        (Path(__file__).parent, ValueError, "is a folder.*predict ADAPTER"),
         (Path(__file__), ValueError, "no image that Pillow knows"),
         ("nowhere.png", FileNotFoundError, "nowhere.png"),
     ],
@@ -133,14 +132,6 @@ def test_a_method_whose_texts_depend_on_the_image(tmp_path, picture):
     assert model.predict(picture).shape == (1, 3)
     with pytest.raises(TypeError, match="CoCoOp texts look different to every image"):
         model.embed_text("a sentence")
-
-
-def test_slides_and_volumes_are_refused_by_name(tmp_path):
-    with pytest.raises(TypeError, match="ABMIL scores whole slides"):
-        domainvl.load(folder_of(ABMIL(), tmp_path / "a"), device="cpu")
-    volumes = SliceVolume(HuggingFace("builtin:tiny"), VolumePreset("v", (1.0, 1.0, 1.0), (4, 96, 96)))
-    with pytest.raises(TypeError, match="SliceVolume takes volumes"):
-        domainvl.load(tmp_path / "a", backbone=volumes)
 
 
 @pytest.mark.parametrize("name", ["my-clip", "../clip", "/etc/clip", "~/clip", "a/b/c", "./..", "builtin-tiny"])

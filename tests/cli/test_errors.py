@@ -8,6 +8,7 @@ from toy_recipe import TOY
 from domainvl.console import parser as parsing
 from domainvl.console.session import clear_errors
 from domainvl.errors import CommandError
+from domainvl.runs import Run
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -124,3 +125,13 @@ def test_errors_of_other_code_keep_their_traceback():
     with pytest.raises(ValueError, match="odd") as found, clear_errors():
         raise ValueError("odd")
     assert not isinstance(found.value, CommandError)
+
+
+def test_a_reader_that_goes_away_is_nothing_that_our_code_refuses(tmp_path, monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Gone())
+    with pytest.raises(BrokenPipeError), clear_errors():
+        Run(tmp_path).announce()

@@ -86,3 +86,18 @@ def test_a_folder_that_hides_data_modules_is_named(tmp_path, environment):
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {(tmp_path / 'data_modules').resolve()} hides domainvl's own package")
     assert "rename data_modules" in done.stderr
+
+
+@pytest.mark.parametrize("words", [["predict", "--help"], ["compare", "--help"]], ids=" ".join)
+def test_a_reader_that_goes_away_is_no_error(words, environment):
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "domainvl", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()

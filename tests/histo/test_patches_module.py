@@ -4,16 +4,19 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from lightning import Trainer
 from PIL import Image
 
 from data_modules import HistologyPatches, PatchCamelyon
 from data_modules.readers.image import read_image
 from data_modules.readers.pages import PatchFiles
+from domainvl.backbones import HuggingFace
 from domainvl.data.manifest import Record
 from domainvl.data.preset import Preset
 from domainvl.data.rejects import UnreadableImage
 from domainvl.data.stain.augment import HistologyAugment
 from domainvl.data.stain.shift import STAIN_SHIFTS
+from domainvl.tasks import Classification
 
 PRESET = Preset(name="toy", size=16)
 
@@ -46,6 +49,23 @@ def test_another_stain_changes_the_pictures_and_the_hashes(folders):
     assert "stain" not in plain.hashes()
     assert "eosin=1.4" in shifted.hashes()["stain"]
     assert plain.decoder.digest != shifted.decoder.digest
+
+
+@pytest.mark.filterwarnings("ignore:.*no patient is known.*")
+def test_a_test_shows_what_other_stains_cost(folders):
+    task = Classification(HuggingFace("builtin:tiny"))
+    data = HistologyPatches(str(folders), seed=0, stain_shifts=True)
+    trainer = Trainer(logger=False, accelerator="cpu", enable_progress_bar=False, enable_model_summary=False)
+    trainer.test(task, data, verbose=False)
+    found = task.outcome().measure(seed=0).as_dict()
+    assert {"zero_shot", "per_class"} <= set(found)
+    assert set(found["stain_shifts"]["zero_shot"]) == set(STAIN_SHIFTS)
+    # The same as a test in which nothing else is shown.
+    alone = HistologyPatches(str(folders), seed=0, stain=STAIN_SHIFTS["faded"])
+    shifted = task._shifted["faded"].zero_shot
+    trainer.test(task, alone, verbose=False)
+    assert np.allclose(task.predictions.zero_shot, shifted, atol=1e-5)
+    assert "stain_shifts" not in task.outcome().measure(seed=0).as_dict()
 
 
 @pytest.mark.filterwarnings("ignore:.*no patient is known.*")

@@ -29,6 +29,7 @@ def folder(tmp_path, backbone):
     adapter = MMRL(tokens=3, width=16)
     adapter.attach(backbone)
     given = {"classes": ["a", "b"], "multilabel": False, "prompts": PROMPTS, "recipe": "data: {}"}
+    given["model"] = hub.described(backbone)
     return hub.save_adapter(tmp_path / "adapter", adapter, backbone=backbone.spec(), **given)
 
 
@@ -45,6 +46,28 @@ def says(**changes):
         (folder / CARD).write_text(json.dumps(values))
 
     return harm
+
+
+def older(**changes):
+    """As a folder of format 1, which names its model and does not describe it."""
+
+    def harm(folder):
+        values = json.loads((folder / CARD).read_text()) | {"format_version": 1}
+        del values["model"], values["preparation"]
+        (folder / CARD).write_text(json.dumps(values))
+        says(**changes)(folder)
+
+    return harm
+
+
+def model(kind="HuggingFace", **arguments):
+    return says(backbone={"kind": kind}, model={"class_path": kind, "init_args": arguments})
+
+
+def volumes(**changes):
+    preset = {"name": "v", "spacing": [1, 1, 1], "size": [4, 96, 96]} | changes
+    base = {"class_path": "HuggingFace", "init_args": {"name": "builtin:tiny"}}
+    return model("SliceVolume", base=base, preset=preset)
 
 
 def part(name):
@@ -124,11 +147,53 @@ ROWS = {
     "huge count": (says(init_args={"tokens": 10**18}), "init_args say tokens=1000000000000000000"),
     "huge float": (says(init_args={"tokens": 1e18}), "init_args say tokens=1000000000000000000"),
     "negative size": (says(init_args={"tokens": -(10**9)}), "init_args say tokens=-1000000000"),
-    "base by traversal": (says(backbone={"name": "../../etc"}), "its name alone does not bring back"),
-    "base by path": (says(backbone={"name": "/etc/passwd"}), "its name alone does not bring back"),
-    "base of a foreign class": (says(backbone={"kind": "os.system"}), "its name alone does not bring back"),
+    "base by traversal": (older(backbone={"name": "../../etc"}), "its name alone does not bring back"),
+    "base by path": (older(backbone={"name": "/etc/passwd"}), "its name alone does not bring back"),
+    "base of a foreign class": (older(backbone={"kind": "os.system"}), "its name alone does not bring back"),
     "base that is no text": (says(backbone={"name": {"a": 1}}), "'backbone' should hold"),
-    "unknown key": (says(trust_remote_code=True), "says trust_remote_code, which format 1 does not have"),
+    "revision that is no text": (says(backbone={"revision": [1]}), "'backbone' should hold"),
+    "model by traversal": (model(name="../../etc"), "a path is never followed"),
+    "model by path": (model(name="/etc/passwd"), "a path is never followed"),
+    "model by home": (model(name="~/clip"), "a path is never followed"),
+    "model by address": (model(name="https://evil/clip"), "a path is never followed"),
+    "model that is there": (model(name="adapter"), "a path is never followed"),
+    "model from a list": (model(name=["a", "b"]), "a path is never followed"),
+    "model of a foreign class": (model("os.system", command="touch hacked"), "found in domainvl.backbones alone"),
+    "model of our own module": (model("base", name="builtin:tiny"), "found in domainvl.backbones alone"),
+    "model that is abstract": (model("Backbone"), "found in domainvl.backbones alone"),
+    "model that is no model": (model("BackboneSpec", name="x"), "found in domainvl.backbones alone"),
+    "two models": (says(model={"class_path": "Pair"}), "'model' describes another class than 'backbone'"),
+    "model with remote code": (model(name="builtin:tiny", trust_remote_code=True), "HuggingFace takes name, revision"),
+    "model of a list": (says(model=["HuggingFace"]), "'model' should be a dict"),
+    "argument of another kind": (
+        model("Pair", image="builtin:tiny", text="builtin:tiny-llm", seed={}),
+        "a number, a text",
+    ),
+    "huge space": (model("Pair", image="a/b", text="a/b", out_dim=2**40), "out_dim is 1099511627776"),
+    "endless seed": (model("Pair", image="builtin:tiny", text="a/b", seed=2**99), "a whole number below 2**63"),
+    "file of weights": (model("CTCLIP", weights="/etc/passwd"), "a path is never followed"),
+    "volumes in volumes": (
+        model("SliceVolume", base={"class_path": "SliceVolume", "init_args": {}}, preset={}),
+        "below another model of volumes",
+    ),
+    "base without end": (
+        model("SliceVolume", base={"class_path": "HuggingFace"}),
+        "should hold class_path and init_args",
+    ),
+    "huge volume": (volumes(size=[2**40, 1, 1]), "preset is 1 x 1099511627776 x 1 x 1; accepted is up to 4096"),
+    "volume of many voxels": (volumes(size=[4000, 4000, 4000]), "134,217,728 voxels in all"),
+    "channels without end": (volumes(windows=[[0, 1]] * 5000, mean=[0] * 5000, std=[1] * 5000), "preset is 5000 x 4"),
+    "spacing of nothing": (volumes(spacing=[1e-9, 1, 1]), "accepted is from 0.2 mm"),
+    "preset of code": (volumes(hook="os.system"), "should hold arguments of VolumePreset"),
+    "preset of texts": (volumes(size=["a", "b", "c"]), "a VolumePreset cannot be made of"),
+    "unknown preparation": (says(preparation={"hook": "os.system"}), "'preparation' holds hook"),
+    "preparation of objects": (says(preparation={"crop": {"a": 1}}), "'preparation' holds crop"),
+    "prepared to a huge size": (says(preparation={"preset": {"name": "x", "size": 10**9}}), "preset is 3 x 1000000000"),
+    "prepared over a huge size": (
+        says(preparation={"preset": {"name": "x", "size": 8, "resize": 10**9}}),
+        "preset is 1000000000",
+    ),
+    "unknown key": (says(trust_remote_code=True), "says trust_remote_code, which format 2 does not have"),
     "unknown prompts": (says(prompts={"code": "x"}), "'prompts' should hold lists of texts"),
     "prompts without end": (
         says(prompts={"templates": ["{}"] * 2000}, classes=[str(number) for number in range(2000)]),
@@ -136,7 +201,6 @@ ROWS = {
     ),
     "format of attributes": (says(prompts={"templates": ["{0.__class__}"]}), "needs exactly one {}"),
     "a class twice": (says(classes=["a", "a"]), "'classes' should hold different names"),
-    "no class": (says(classes=[]), "names no classes"),
     "key twice": (text(lambda old: old.replace("{", '{"adapter": "LoRA",', 1)), "the key 'adapter' is written twice"),
     "NaN in JSON": (text(lambda old: old.replace(": 3", ": NaN", 1)), "NaN is no number of JSON"),
     "deep JSON": (text(lambda old: deep(100_000)), "nested too deeply"),

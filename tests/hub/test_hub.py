@@ -84,7 +84,7 @@ def test_files_and_what_they_hold(saved):
     assert {p.name for p in saved.iterdir()} == {"domainvl.json", "domainvl.safetensors", "README.md", "recipe.yaml"}
     assert [p.name for p in saved.parent.iterdir()] == ["adapter"]
     values = json.loads((saved / "domainvl.json").read_text())
-    assert values["format_version"] == 1
+    assert values["format_version"] == 2
     assert values["adapter"] == "MMRL"
     assert values["init_args"]["width"] == 16
     assert values["versions"]["domainvl"]
@@ -105,6 +105,22 @@ def test_card_is_what_the_hub_expects(saved):
     assert result.metric_args == {"interval_95": [0.7, 0.8]}
     assert "| auroc_macro | 0.500 (0.400 to 0.600) | 0.750 (0.700 to 0.800) |" in card.text
     assert "| f1 | n/a (n/a to n/a) | n/a (n/a to n/a) |" in card.text
+
+
+@pytest.mark.parametrize(
+    ("changes", "tag", "said"),
+    [
+        ({}, "zero-shot-image-classification", 'model.predict(["image.png"])'),
+        ({"preparation": {"crop": "none"}}, "zero-shot-image-classification", 'model.predict(["scan.nii.gz"])'),
+        ({"preparation": {"tiles": "0" * 12}}, "zero-shot-image-classification", 'model.predict(["slide.h5"])'),
+        ({"classes": [], "prompts": {}}, "image-feature-extraction", "names no classes"),
+    ],
+)
+def test_card_says_how_its_kind_of_adapter_is_used(tmp_path, changes, tag, said):
+    adapter, backbone = trained("LoRA", "hf_clip")
+    folder = save(tmp_path / "a", adapter, backbone, **changes)
+    assert ModelCard.load(folder / "README.md").data.pipeline_tag == tag
+    assert said in (folder / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", ["builtin:tiny", "my-folder"])
@@ -174,7 +190,7 @@ SPEC = {"kind": "Toy", "name": "n", "revision": None, "weights": "w", "preset": 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format_version": 2}, r"newer.*pip install -U domainvl"),
+        ({"format_version": 3}, r"newer.*pip install -U domainvl"),
         ({"format_version": "1"}, "format_version"),
         ({"adapter": "os.system"}, r"'os.system'; known are .*CoOp.*LinearProbe, LoRA, MMRL"),
         ({"adapter": "Adapter"}, "known are"),

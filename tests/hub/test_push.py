@@ -6,8 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from huggingface_hub import constants
-from local_hub import TOKEN, LocalHub
+from local_hub import TOKEN
 
 import domainvl
 from domainvl import hub
@@ -27,23 +26,6 @@ def adapter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("push") / "adapter"
     given = {"classes": ["a", "b"], "multilabel": False, "prompts": PROMPTS, "recipe": "data: {}"}
     return hub.save_adapter(folder, made, backbone=backbone.spec(), **given)
-
-
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    with LocalHub() as server:
-        template = server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        for name, value in {
-            "ENDPOINT": server.url,
-            "HUGGINGFACE_CO_URL_TEMPLATE": template,
-            "HF_HUB_OFFLINE": False,
-            "HF_HUB_DISABLE_XET": True,
-            "HF_HUB_CACHE": str(tmp_path / "empty-cache"),
-            "HF_TOKEN_PATH": str(tmp_path / "no-token"),
-        }.items():
-            monkeypatch.setattr(constants, name, value)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        yield server
 
 
 def test_what_was_pushed_is_pulled_to_the_bit(server, adapter):

@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from toy_runs import PATIENT, pictures, predictions, run_folder
 
 from domainvl.errors import CommandError
-from domainvl.evaluation import FindingProtocol, evaluate_findings
+from domainvl.evaluation import FindingProtocol, evaluate_findings, evaluate_stain_shifts
 from domainvl.report import Seen, write_report
 from domainvl.report.html import Markup, tag
 from domainvl.report.mistakes import worst
+from domainvl.report.names import MINUS
 from domainvl.report.record import Record
 from domainvl.report.svg import Axis, Plot
 
@@ -81,6 +83,17 @@ def test_numbers_on_the_page_are_those_of_the_run(tmp_path):
         assert shown in text
 
 
+def test_methods_together_are_named(tmp_path):
+    folder = run_folder(tmp_path / "run")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    parts = [{"class_path": f"domainvl.adapters.{name}"} for name in ("LinearProbe", "SliceTransformer")]
+    config["model"]["init_args"]["adapter"] = {"class_path": "Compose", "init_args": {"adapters": parts}}
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    text = write_report(folder).read_text()
+    assert text.count("LinearProbe and SliceTransformer") == 2
+    assert "Compose" not in text
+
+
 @pytest.mark.parametrize(
     ("nearest", "buffer", "said"),
     [
@@ -101,6 +114,18 @@ def test_places_of_tiles_stand_in_the_data_card(tmp_path, nearest, buffer, said)
     metrics["split_facts"] = {**facts, "looked_within_m": 100_000.0, "left_out": 12}
     (folder / "metrics.json").write_text(json.dumps(metrics))
     assert said in write_report(folder).read_text()
+
+
+def test_other_stains_have_a_table(tmp_path):
+    folder = run_folder(tmp_path / "run")
+    table = evaluate_stain_shifts(predictions(), {"faded": predictions(adapted=0.5)}, seed=1, resamples=50)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    (folder / "metrics.json").write_text(json.dumps(metrics | {"stain_shifts": table.as_dict()}))
+    text = write_report(folder).read_text(encoding="utf-8")
+    change = table.adapted["faded"].difference["auroc_macro"].value
+    assert "Other stains" in text
+    assert f"{change:+.3f}".replace("-", MINUS) in text
+    assert "Other stains" not in write_report(run_folder(tmp_path / "plain")).read_text(encoding="utf-8")
 
 
 def test_reasons_fall_together_without_what_they_quote(tmp_path):

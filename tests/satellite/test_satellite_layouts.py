@@ -145,7 +145,8 @@ def test_bands_in_files_of_their_own(tmp_path, layout, write):
     assert data.sets["test"].pixels[0].float().mean() == pytest.approx(wanted, abs=1)
 
 
-def test_a_patch_without_a_band_is_rejected_and_parquet_is_asked_for(tmp_path):
+def test_a_patch_without_a_band_is_rejected_and_parquet_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     big_earth_v2(tmp_path)
     data = Satellite(str(tmp_path), layout=BigEarthNetV2(), bands=["B12", "B03", "B02"], preset=PRESET, loading=LOADING)
     with pytest.raises(RuntimeError, match="its folder holds 0 files of band B12"):

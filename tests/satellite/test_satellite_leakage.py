@@ -1,5 +1,6 @@
 """Copies across the splits of captioned tiles are found, and land that merely looks alike is not taken for them."""
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -117,13 +118,15 @@ def test_two_data_sets_are_compared_from_the_command_line(tiles, tmp_path, capsy
     recipes = [str(tmp_path / f"{name}.yaml") for name in ("mine", "theirs")]
     assert main(["leakage", recipes[0]]) == 0
     assert "test against train: 0 of" in capsys.readouterr().out
-    assert main(["leakage", *recipes, "--output", str(tmp_path / "shared.json")]) == 1
+    assert main(["leakage", *recipes, "--output", str(tmp_path / "shared.csv")]) == 1
     said = capsys.readouterr().out
     assert "LEAKAGE, mine test against theirs train: 0 of" in said
     assert f"1 identical and {len(EDITS) - 1} similar of" in said
-    found = json.loads((tmp_path / "shared.json").read_text())["theirs train/mine test"]
     wanted = {(f"chips/new_{number}.jpg", f"chips/{entry['filename']}") for number, entry in enumerate(planted)}
-    assert {tuple(pair) for kind in ("identical", "similar") for pair in found[f"{kind}_images"]["pairs"]} == wanted
+    with (tmp_path / "shared.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["splits"] for row in rows} == {"theirs train/mine test"}
+    assert {(row["first"], row["second"]) for row in rows if row["what"].endswith("_images")} == wanted
 
 
 @pytest.mark.parametrize(

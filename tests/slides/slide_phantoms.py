@@ -40,6 +40,31 @@ def broken_tile(path, level=0, number=0):
     return path
 
 
+def retiled(path, source, number, damage):
+    """The first level of a slide with one packed tile changed, and the byte count that belongs to it."""
+    import tifffile
+
+    with tifffile.TiffFile(source) as tiff:
+        page = tiff.pages[0]
+        raw = source.read_bytes()
+        tiles = [raw[at : at + count] for at, count in zip(page.dataoffsets, page.databytecounts, strict=True)]
+        tiles[number] = damage(tiles[number])
+        with tifffile.TiffWriter(path) as out:
+            out.write(
+                iter(tiles),
+                shape=page.shape,
+                dtype=page.dtype,
+                tile=page.tile,
+                photometric=page.photometric,
+                compression=page.compression,
+                subsampling=(2, 2) if page.photometric == 6 else None,
+                resolution=(20000, 20000),
+                resolutionunit="CENTIMETER",
+                metadata=None,
+            )
+    return path
+
+
 def table(root, rows, columns=("slide", "patient", "split", "label")):
     with (root / "slides.csv").open("w", newline="") as file:
         csv.writer(file).writerows([columns, *rows])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from slide_phantoms import save, tissue
+from slide_phantoms import retiled, save, tissue
 
 from data_modules.readers.open_slide import open_slide
 from data_modules.readers.slide import NoResolution
@@ -121,3 +121,45 @@ def test_a_slide_of_one_level_is_read(tmp_path):
 def test_a_missing_slide_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError):
         open_slide(tmp_path / "a.svs")
+
+
+def without(start, length):
+    """Zeros in place of a part, which a download that broke off leaves in the middle of a file."""
+    return lambda tile: tile[: int(start * len(tile))] + bytes(length) + tile[int(start * len(tile)) + length :]
+
+
+def noise(tile):
+    half = len(tile) // 2
+    return tile[:half] + np.random.default_rng(0).bytes(1500) + tile[half + 1500 :]
+
+
+CUT = {f"cut at {share}": lambda tile, share=share: tile[: int(share * len(tile))] for share in (0.05, 0.3, 0.6, 0.95)}
+DAMAGE = {
+    **CUT,
+    "no end": lambda tile: tile[:-2],
+    "no beginning": lambda tile: tile[100:],
+    "zeros to the end": lambda tile: tile[: len(tile) // 2] + bytes(len(tile) - len(tile) // 2),
+    "nothing but zeros": lambda tile: bytes(len(tile)),
+}
+WARNED = {"zeros in the middle": without(0.4, 3000), "noise in the middle": noise}
+
+
+@pytest.mark.parametrize(
+    ("packing", "damage"),
+    [*(("jpeg", name) for name in DAMAGE | WARNED), *(("jpeg2000", name) for name in DAMAGE)],
+)
+def test_a_damaged_tile_is_never_taken_for_a_picture(packing, damage, tmp_path):
+    whole = save(tmp_path / "whole.svs", tissue(512, 512, share=1.0), levels=1, packing=packing)
+    path = retiled(tmp_path / "a.tif", whole, 3, (DAMAGE | WARNED)[damage])
+    slide, reference = open_slide(path), open_slide(whole)
+    for mpp in (0.5, 1.0, 0.7):
+        with pytest.raises(UnreadableImage, match="a tile is damaged"):
+            slide.read((256, 256), 64, mpp)
+    assert np.array_equal(slide.read((0, 0), 256, 0.5), reference.read((0, 0), 256, 0.5))
+
+
+def test_padding_behind_a_tile_is_no_damage(tmp_path):
+    for packing in ("jpeg", "jpeg2000"):
+        whole = save(tmp_path / "whole.svs", tissue(512, 512, share=1.0), levels=1, packing=packing)
+        path = retiled(tmp_path / "a.tif", whole, 3, lambda tile: tile + bytes(7))
+        assert np.array_equal(open_slide(path).read((256, 256), 256, 0.5), open_slide(whole).read((256, 256), 256, 0.5))

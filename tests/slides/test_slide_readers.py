@@ -131,6 +131,27 @@ def test_a_shrunk_region_is_the_region_shrunk(packing, tmp_path):
         assert np.array_equal(slide.region(0, x, y, 512, 256, 2), shrunk(whole, 2))
 
 
+def area_mean(pixels, left, top, step, size):
+    """The mean over squares whose sides are no whole pixels."""
+
+    def weights(start, length):
+        edges = start + step * np.arange(size + 1)
+        at = np.arange(length)
+        inside = np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at)
+        return inside.clip(0) / step
+
+    return np.einsum("oy,yxc,px->opc", weights(top, len(pixels)), pixels, weights(left, pixels.shape[1]), optimize=True)
+
+
+@pytest.mark.parametrize("ratio", [1.5, 1.83, 2.15, 3.03])
+def test_any_other_ratio_is_close_to_the_mean_over_the_area(ratio, tmp_path):
+    slide = open_slide(save(tmp_path / "a.tif", stained(), levels=1))
+    whole = slide.region(0, 0, 0, 768, 768).astype(float)
+    off = np.abs(slide.read((37, 11), 192, 0.5 * ratio) - area_mean(whole, 37, 11, ratio, 192))
+    assert off.mean() < 0.75
+    assert np.percentile(off, 99) < 8
+
+
 def stained():
     rng = np.random.default_rng(0)
     kinds = [texture(rng, kind, 384) for kind in ("tumor", "stroma", "lymphocytes", "glands")]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import h5py
 import numpy as np
 import pytest
-from slide_phantoms import glass, save, tissue
+from slide_phantoms import broken_tile, glass, save, tissue
 
 from data_modules.readers.open_slide import open_slide
 from data_modules.readers.slide_tiles import TilePlan
@@ -73,6 +73,18 @@ def test_tiles_cover_the_tissue_and_nothing_else(mpp, plan, tmp_path):
 
 def test_a_slide_without_tissue_has_no_tiles(tmp_path):
     assert TilePlan().places(open_slide(save(tmp_path / "a.tif", glass()))).shape == (0, 2)
+
+
+@pytest.mark.parametrize(("levels", "level"), [(2, 1), (1, 0)], ids=["a finer level is whole", "nothing is"])
+def test_damage_hides_no_tissue(levels, level, tmp_path):
+    plan, pixels = TilePlan(mpp=0.5, size=128), tissue(1100, 1300, share=0.5)
+    whole = open_slide(save(tmp_path / "a.tif", pixels, levels=levels))
+    broken = open_slide(broken_tile(save(tmp_path / "b.tif", pixels, levels=levels), level=level))
+    expected, found = ({tuple(place) for place in plan.places(slide).tolist()} for slide in (whole, broken))
+    assert expected == found
+    lost = broken.surveyed(8.0)[1]
+    # The damaged tile of the single level is 256 pixels of half a micron; blocks of eight pixels are tried.
+    assert lost.sum() == (0 if levels == 2 else 16 * 16)
 
 
 def test_a_plan_is_kept_in_tridents_layout(tmp_path, monkeypatch):

@@ -1,0 +1,1 @@
+"""Long passes over images or texts: streamed in, kept row by row, going on where they were killed."""
