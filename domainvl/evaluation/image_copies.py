@@ -33,7 +33,7 @@ Ends = tuple[float, float]
 Pictures = NDArray[np.uint8]
 """Thumbnails as they are kept."""
 
-_LEAST, _CERTAIN = 0.26, 0.65
+_LEAST, _CERTAIN = 0.23, 0.65
 """Agreement below which no pictures are copies, and above which all are; in between it depends on the data."""
 _ABOVE = 1.75
 """Times the upper quartile of look-alikes, on top of the least: X-rays of other people agree with less than that."""
