@@ -238,7 +238,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--tiles", type=int, default=256, help="tiles per measurement, a multiple of 256, which is what ours mixes"
+        "--tiles", type=int, default=768, help="tiles per measurement, a multiple of 256, which is what ours mixes"
     )
     parser.add_argument("--side", type=int, default=8192, help="side of the scene, a multiple of 512")
     options = parser.parse_args()
