@@ -98,7 +98,7 @@ def _rejects(record: Record, data: Mapping[str, Any]) -> Markup:
     lines = [[Cell(reason), Cell(f"{times:,}", times)] for reason, times in most]
     rest = len(record.rejects) - len(most)
     more = tag("p", f"And {counted(rest, 'reason')} more.") if rest else None
-    said = tag("p", f"{total} could not be used; rejects.csv names each.")
+    said = tag("p", f"{total} were left out; rejects.csv names each.")
     return join([heading, said, table(["Reason", "Rows"], lines, label="Rows left out, by reason"), more])
 
 
@@ -119,7 +119,8 @@ def _leakage(record: Record) -> Markup:
         lines.append([Cell(name), *(_shared(found.get(kind)) for kind in kinds)])
     unseen = "" if any("images" in kind for kind in kinds) else " Images were not compared (volumes, or not in memory)."
     verdict = "LEAKAGE: splits share patients or images." if leaks else "No patient or image is in two splits."
-    texts = " Equal texts are usual in radiology and only counted." if any("texts" in kind for kind in kinds) else ""
+    equal = " Equal texts are usual, for example in reports of healthy people, and only counted."
+    texts = equal if any("texts" in kind for kind in kinds) else ""
     heads = ["In both", *(_KINDS[kind] for kind in kinds)]
     checked = "No patient is in two splits." if unseen and not leaks else verdict
     crops = " Cropped copies were not looked for." if not unseen and not leakage.get("crops") else ""

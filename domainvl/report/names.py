@@ -23,7 +23,7 @@ _METRICS = {
     "miou": ("Mean IoU", "overlap of map and box over fixed thresholds"),
     "pointing": ("Pointing game", "how often the map's highest point lies in the box"),
 }
-_WAYS = {"i2t": ("Image to report", "image", "report"), "t2i": ("Report to image", "report", "image")}
+_WAYS = {"i2t": ("Image to text", "image", "text"), "t2i": ("Text to image", "text", "image")}
 _RETRIEVAL = re.compile(r"(i2t|t2i)_(?:([rp])(\d+)|median_rank)")
 MINUS, DASH = "\N{MINUS SIGN}", "\N{EN DASH}"
 LOWER_IS_BETTER = ("calibration_error", "median_rank")

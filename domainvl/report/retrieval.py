@@ -14,7 +14,7 @@ from domainvl.report.names import MODELS, counted
 from domainvl.report.record import Record
 from domainvl.report.svg import SHARE, Axis, Plot
 
-_WAYS = {"i2t_rank": "An image finds its report", "t2i_rank": "A report finds its image"}
+_WAYS = {"i2t_rank": "An image finds its text", "t2i_rank": "A text finds its image"}
 _RESAMPLES = 300
 _FIRST = 40
 
