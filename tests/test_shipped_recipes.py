@@ -94,6 +94,11 @@ def test_recipe_runs_as_shipped(path, tmp_path, capsys, request):
     if path.stem in CHECKS:
         CHECKS[path.stem](run)
 
+    found = metrics.get("leakage") or json.loads((run / "run.json").read_text())["leakage"]
+    for pair in (value for name, value in found.items() if name != "crops"):
+        for kind in ("patients", "identical_images", "similar_images"):
+            assert pair[kind] is None or pair[kind]["count"] == 0, "a false alarm: splits of samples share nothing"
+
     with (run / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == metrics["n"]["images"]

@@ -37,8 +37,9 @@ _LEAST, _CERTAIN = 0.23, 0.65
 """Agreement below which no pictures are copies, and above which all are; in between it depends on the data."""
 _ABOVE = 1.75
 """Times the upper quartile of look-alikes, on top of the least: X-rays of other people agree with less than that."""
-_LEAST_TURNED = 0.5
-"""The least of pictures that were turned or mirrored: there are seven ways to look alike by chance."""
+_LEAST_TURNED = _LEAST_WHOLE = 0.5
+"""The least of pictures that were turned or mirrored, of which there are seven ways to look alike by chance; and of
+pictures that must be whole, whose copies agree with nearly all."""
 _FREQUENCIES = 8
 _TRIED = 3
 _WHOLE, _MIDDLE = (0.0, 0.0), (0.025, 0.025)
@@ -106,7 +107,7 @@ def copies(first: Fingerprints, second: Fingerprints, *, crops: bool = True) -> 
         ]
     )
     others = np.sort(np.where(turned > 0, -1.0, likeness), axis=1)[:, int(crops) : -1]
-    bar = np.maximum(_bar(others.ravel()), np.where(turned > 0, _LEAST_TURNED, 0.0))
+    bar = np.maximum(_bar(others.ravel(), crops), np.where(turned > 0, _LEAST_TURNED, 0.0))
     best = np.where(likeness >= bar, likeness, -1.0).argmax(axis=1)
     return [
         (int(rows[0][found[row, place]]), int(rows[1][row]))
@@ -126,11 +127,12 @@ def _agreements(ours: Pictures, theirs: Pictures, turned: Ints, crops: bool) -> 
     return found.reshape(count, tried)
 
 
-def _bar(others: Floats) -> float:
+def _bar(others: Floats, crops: bool) -> float:
     """The agreement of a copy, from that of candidates that are none; the strictest where there are too few."""
     if len(others) < _ENOUGH:
         return _CERTAIN
-    return min(_LEAST + _ABOVE * max(0.0, float(np.quantile(others, 0.75))), _CERTAIN)
+    least = _LEAST if crops else _LEAST_WHOLE
+    return min(least + _ABOVE * max(0.0, float(np.quantile(others, 0.75))), _CERTAIN)
 
 
 def _to_search(pictures: Fingerprints, known: Collection[bytes]) -> Ints:
